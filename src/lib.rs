@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Xen's event library, `libxl_event.h`, in Rust and with the same C ABI.
+
+pub mod capi;
