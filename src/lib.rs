@@ -2,3 +2,7 @@
 //! Xen's event library, `libxl_event.h`, in Rust and with the same C ABI.
 
 pub mod capi;
+mod dynlib;
+pub mod error;
+pub mod evgen;
+pub mod xen;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The dynamic linker, asked for libraries and symbols at run time.
+//!
+//! A library found here is never closed: what was bound from it is kept for the life of the process.
+
+use std::ffi::{CStr, CString, OsStr, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+/// A place where symbols can be looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Library(*mut c_void);
+
+// SAFETY: a handle is a number for dlsym, which may be called from any thread; it is never closed.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
+
+impl Library {
+    /// All that the process has loaded for everyone, in the linker's order.
+    pub fn process() -> Self {
+        Library(libc::RTLD_DEFAULT)
+    }
+
+    /// What comes after this library in the linker's order: the functions that we stand in front of.
+    pub fn next() -> Self {
+        Library(libc::RTLD_NEXT)
+    }
+
+    /// Loads a library by its SONAME, for us alone.
+    pub fn open(soname: &CStr) -> Option<Self> {
+        Self::dlopen(soname, libc::RTLD_NOW | libc::RTLD_LOCAL)
+    }
+
+    /// A library that is loaded already, perhaps privately, whose file name starts with `prefix`.
+    pub fn loaded(prefix: &str) -> Option<Self> {
+        let mut search = Search { prefix, path: None };
+        // SAFETY: the callback has the type that dl_iterate_phdr wants, and `search` lives through the call.
+        unsafe { libc::dl_iterate_phdr(Some(find_by_prefix), std::ptr::from_mut(&mut search).cast()) };
+        Self::dlopen(&search.path?, libc::RTLD_LAZY | libc::RTLD_NOLOAD)
+    }
+
+    fn dlopen(name: &CStr, flags: c_int) -> Option<Self> {
+        // SAFETY: `name` ends in NUL. Loading runs the library's constructors: we only name Xen's own libraries.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
+        (!handle.is_null()).then_some(Library(handle))
+    }
+
+    /// The address of a function.
+    pub fn symbol(&self, name: &CStr) -> Option<NonNull<c_void>> {
+        // SAFETY: the handle is dlopen's, or one of the two special ones; `name` ends in NUL.
+        NonNull::new(unsafe { libc::dlsym(self.0, name.as_ptr()) })
+    }
+}
+
+/// Looks up `$name` in `$library` as a function of type `$type`: an `Option`.
+///
+/// # Safety
+/// The symbol, if it exists, must be a function of that type.
+macro_rules! function {
+    ($library:expr, $name:literal, $type:ty) => {
+        $library.symbol($name).map(|address| std::mem::transmute::<*mut std::ffi::c_void, $type>(address.as_ptr()))
+    };
+}
+pub(crate) use function;
+
+struct Search<'a> {
+    prefix: &'a str,
+    path: Option<CString>,
+}
+
+unsafe extern "C" fn find_by_prefix(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_void) -> c_int {
+    // SAFETY: the linker passes a valid structure, and `search` is what `loaded` gave it.
+    let (name, search) = unsafe { ((*info).dlpi_name, &mut *search.cast::<Search<'_>>()) };
+    if name.is_null() {
+        return 0;
+    }
+    // SAFETY: a C string, not null, that lives through this call.
+    let path = unsafe { CStr::from_ptr(name) };
+    let file = Path::new(OsStr::from_bytes(path.to_bytes())).file_name();
+    if file.is_some_and(|file| file.as_bytes().starts_with(search.prefix.as_bytes())) {
+        search.path = Some(path.to_owned());
+        return 1;
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_the_process_has_and_nothing_else() {
+        assert!(Library::process().symbol(c"malloc").is_some());
+        assert!(Library::process().symbol(c"libxl_no_such_function").is_none());
+        let libc = Library::loaded("libc.so").expect("every process here has libc");
+        assert!(libc.symbol(c"malloc").is_some());
+        assert!(Library::loaded("libno-such-library.so").is_none());
+        assert!(Library::open(c"libno-such-library.so.1").is_none());
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One generator of DOMAIN_SHUTDOWN and DOMAIN_DEATH, and the rule by which it speaks.
+//!
+//! ```text
+//!             shut down, reason ≠ suspend: SHUTDOWN
+//!   Running ─────────────────────────────────────────▶ ShutDown
+//!    ▲   │                  runs again                    │
+//!    │   ◀────────────────────────────────────────────────┘
+//!    │   │ dying or gone: DEATH                           │ dying or gone: DEATH
+//!    │   ▼                                                ▼
+//!    │  Dead ◀────────────────────────────────────────────┘
+//!    └── a suspended domain counts as running: it is expected to run again or to die
+//! ```
+
+use crate::xen::hypervisor::DomainInfo;
+
+/// `LIBXL_SHUTDOWN_REASON_SUSPEND`: the state in which a domain is saved, migrated or snapshotted.
+pub const REASON_SUSPEND: u8 = 2;
+
+/// How shutdowns with reason suspend are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SuspendRule {
+    /// They are not reported, and the shutdown that comes after the resume is.
+    #[default]
+    Hide,
+    /// As libxl: the suspend is reported, and no shutdown after it.
+    Report,
+}
+
+/// What has been said of the domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Shutdown,
+    Death,
+}
+
+/// What happened to a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It shut down, for this reason.
+    Shutdown(u8),
+    /// It is being destroyed, or gone.
+    Death,
+}
+
+/// Something to tell a generator's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// As the generator was asked for, also where it can't be a domain's.
+    pub domid: u32,
+    /// As last seen; zero if the domain never was.
+    pub uuid: [u8; 16],
+    /// The owner's own value.
+    pub user: u64,
+    /// What happened.
+    pub change: Change,
+}
+
+/// A generator.
+#[derive(Debug)]
+pub struct DomainDeath {
+    user: u64,
+    uuid: [u8; 16],
+    domid: u32,
+    said: Said,
+}
+
+impl DomainDeath {
+    /// One that has said nothing yet.
+    pub fn new(domid: u32, user: u64) -> Self {
+        DomainDeath { user, uuid: [0; 16], domid, said: Said::Nothing }
+    }
+
+    /// Has nothing more to say.
+    pub fn dead(&self) -> bool {
+        self.said == Said::Death
+    }
+
+    /// Takes in a look at the domain, `None` if there is no such domain.
+    pub fn look(&mut self, info: Option<&DomainInfo>, rule: SuspendRule) -> Option<Report> {
+        if let Some(info) = info {
+            self.uuid = info.uuid();
+        }
+        let alive = info.filter(|info| !info.dying());
+        let (said, change) = match (self.said, alive.map(DomainInfo::shutdown_reason)) {
+            (Said::Death, _) => return None,
+            (_, None) => (Said::Death, Change::Death),
+            (Said::Nothing, Some(Some(REASON_SUSPEND))) if rule == SuspendRule::Hide => return None,
+            (Said::Nothing, Some(Some(reason))) => (Said::Shutdown, Change::Shutdown(reason)),
+            (Said::Nothing, Some(None)) => return None,
+            (Said::Shutdown, Some(Some(REASON_SUSPEND) | None)) if rule == SuspendRule::Hide => {
+                self.said = Said::Nothing;
+                return None;
+            }
+            (Said::Shutdown, Some(_)) => return None,
+        };
+        self.said = said;
+        Some(Report { domid: self.domid, uuid: self.uuid, user: self.user, change })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(generator: &mut DomainDeath, rule: SuspendRule, looks: &[Option<DomainInfo>]) -> Vec<Change> {
+        looks.iter().filter_map(|look| generator.look(look.as_ref(), rule)).map(|report| report.change).collect()
+    }
+
+    fn running() -> Option<DomainInfo> {
+        Some(DomainInfo::running(5))
+    }
+
+    fn shut_down(reason: u8) -> Option<DomainInfo> {
+        Some(DomainInfo::running(5).shut_down(reason))
+    }
+
+    fn dying(reason: u8) -> Option<DomainInfo> {
+        Some(DomainInfo::running(5).shut_down(reason).being_destroyed())
+    }
+
+    #[test]
+    fn shutdown_then_death_once_each() {
+        let looks = [running(), shut_down(3), shut_down(3), dying(3), dying(3), None, None];
+        for rule in [SuspendRule::Hide, SuspendRule::Report] {
+            let changes = said(&mut DomainDeath::new(5, 0), rule, &looks);
+            assert_eq!(changes, [Change::Shutdown(3), Change::Death]);
+        }
+    }
+
+    #[test]
+    fn shutdown_and_dying_in_one_look_is_death_alone() {
+        assert_eq!(said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &[dying(0), None]), [Change::Death]);
+    }
+
+    #[test]
+    fn poweroff_after_a_suspend_is_reported_and_the_suspend_is_not() {
+        let looks = [shut_down(2), running(), shut_down(2), shut_down(2), running(), shut_down(0), None];
+        let changes = said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &looks);
+        assert_eq!(changes, [Change::Shutdown(0), Change::Death]);
+    }
+
+    #[test]
+    fn poweroff_right_after_a_suspend_is_reported_though_the_resume_was_not_seen() {
+        let changes = said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &[shut_down(2), shut_down(1)]);
+        assert_eq!(changes, [Change::Shutdown(1)]);
+    }
+
+    #[test]
+    fn a_domain_that_runs_again_can_shut_down_again() {
+        let looks = [shut_down(5), running(), shut_down(0), None];
+        let changes = said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &looks);
+        assert_eq!(changes, [Change::Shutdown(5), Change::Shutdown(0), Change::Death]);
+    }
+
+    #[test]
+    fn the_old_rule_reports_the_suspend_and_loses_the_poweroff() {
+        let looks = [shut_down(2), running(), shut_down(0), None];
+        let changes = said(&mut DomainDeath::new(5, 0), SuspendRule::Report, &looks);
+        assert_eq!(changes, [Change::Shutdown(2), Change::Death]);
+    }
+
+    #[test]
+    fn death_of_a_suspended_domain_is_reported() {
+        assert_eq!(said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &[shut_down(2), dying(2)]), [Change::Death]);
+    }
+
+    #[test]
+    fn the_uuid_is_remembered_for_the_death() {
+        let mut generator = DomainDeath::new(5, 9);
+        assert_eq!(generator.look(running().as_ref(), SuspendRule::Hide), None);
+        let uuid = DomainInfo::running(5).uuid();
+        assert_ne!(uuid, [0; 16]);
+        let report = Report { domid: 5, uuid, user: 9, change: Change::Death };
+        assert_eq!(generator.look(None, SuspendRule::Hide), Some(report));
+    }
+}

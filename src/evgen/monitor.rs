@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The domain monitor of a context: all death generators, ordered by domid, and the scan that asks the host about them.
+//!
+//! A scan goes through the generators and the host's domains side by side, both ascending, so that its cost is that of
+//! the longer list, and one answer of the hypervisor serves as many generators as it covers.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+
+use super::domain_death::{DomainDeath, Report, SuspendRule};
+use crate::xen::DOMID_LIMIT;
+use crate::xen::hypervisor::{DomainInfo, Host};
+
+/// Up to this many generators the host is asked for each domain by itself.
+const FEW: usize = 4;
+
+/// Domains per hypercall when there are more.
+const BATCH: usize = 1024;
+
+/// Names a generator, and is where it is filed: the domid in the upper 16 bits, below it a serial number that runs
+/// backwards, so that the generators of one domain come newest first. Serial numbers are never used twice in a process:
+/// a stale handle, or one of another context's, finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(u64);
+
+const SERIAL_BITS: u32 = 48;
+const SERIAL_MASK: u64 = (1 << SERIAL_BITS) - 1;
+
+impl Key {
+    fn new(domid: u32) -> Self {
+        static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
+        // At least 1, so that no key is 0: a handle is never null.
+        let serial = SERIAL_MASK - NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) % SERIAL_MASK;
+        Key(u64::from(place(domid)) << SERIAL_BITS | serial)
+    }
+
+    fn place(self) -> u32 {
+        (self.0 >> SERIAL_BITS) as u32
+    }
+
+    /// All keys of one place.
+    fn range(place: u32) -> RangeInclusive<Key> {
+        let low = u64::from(place) << SERIAL_BITS;
+        Key(low)..=Key(low | SERIAL_MASK)
+    }
+}
+
+// A handle is a key that has crossed the C boundary as a pointer, and may come back as anything.
+impl From<u64> for Key {
+    fn from(value: u64) -> Self {
+        Key(value)
+    }
+}
+
+impl From<Key> for u64 {
+    fn from(key: Key) -> Self {
+        key.0
+    }
+}
+
+/// Where a domid is filed: every domid that can't be a domain's shares the last place.
+fn place(domid: u32) -> u32 {
+    domid.min(DOMID_LIMIT)
+}
+
+/// All generators of one context.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    generators: BTreeMap<Key, DomainDeath>,
+    /// Places whose generators have not had their first look.
+    fresh: Vec<u32>,
+    rule: SuspendRule,
+}
+
+impl Monitor {
+    /// An empty one.
+    pub fn new(rule: SuspendRule) -> Self {
+        Monitor { rule, ..Monitor::default() }
+    }
+
+    /// Adds a generator. It hears of its domain's present state at the next [`Monitor::scan_fresh`].
+    pub fn insert(&mut self, domid: u32, user: u64) -> Key {
+        let key = Key::new(domid);
+        self.generators.insert(key, DomainDeath::new(domid, user));
+        self.fresh.push(key.place());
+        key
+    }
+
+    /// Removes a generator; whether there was one.
+    pub fn remove(&mut self, key: Key) -> bool {
+        let removed = self.generators.remove(&key).is_some();
+        if self.generators.is_empty() {
+            self.fresh.clear();
+        }
+        removed
+    }
+
+    /// Nobody wants to know anything.
+    pub fn is_empty(&self) -> bool {
+        self.generators.is_empty()
+    }
+
+    /// Whether a generator waits for its first look.
+    pub fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Looks at every domain that has a generator, and tells what is new: ascending by domid, newest generator first.
+    pub fn scan(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
+        let mut sweep = Sweep::new(self.generators.len());
+        for (key, generator) in &mut self.generators {
+            if !generator.dead() {
+                let info = sweep.find(host, key.place())?;
+                generator.look(info, self.rule).into_iter().for_each(&mut *tell);
+            }
+        }
+        self.fresh.clear();
+        Ok(())
+    }
+
+    /// The same for the domains of new generators only.
+    pub fn scan_fresh(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
+        self.fresh.sort_unstable();
+        self.fresh.dedup();
+        let mut sweep = Sweep::new(self.fresh.len());
+        for &place in &self.fresh {
+            for (_, generator) in self.generators.range_mut(Key::range(place)) {
+                if !generator.dead() {
+                    let info = sweep.find(host, place)?;
+                    generator.look(info, self.rule).into_iter().for_each(&mut *tell);
+                }
+            }
+        }
+        self.fresh.clear();
+        Ok(())
+    }
+}
+
+/// Answers "is there a domain of this number" for ascending numbers, with as few questions to the host as it can.
+struct Sweep {
+    batch: usize,
+    /// Where in the host's last answer the next domain will be found, at the earliest.
+    position: usize,
+    /// What is below this is known from the answers so far.
+    known_to: u32,
+}
+
+impl Sweep {
+    fn new(questions: usize) -> Self {
+        Sweep { batch: if questions <= FEW { 1 } else { BATCH }, position: 0, known_to: 0 }
+    }
+
+    fn find<'host>(&mut self, host: &'host mut dyn Host, domid: u32) -> Result<Option<&'host DomainInfo>, Errno> {
+        if domid >= DOMID_LIMIT {
+            return Ok(None);
+        }
+        if domid >= self.known_to {
+            host.ask(domid, self.batch)?;
+            let answer = host.answer();
+            self.known_to = match answer.last() {
+                Some(last) if answer.len() >= self.batch => last.domid() + 1,
+                _ => DOMID_LIMIT,
+            };
+            self.position = 0;
+        }
+        let rest = &host.answer()[self.position..];
+        self.position += rest.iter().take_while(|info| info.domid() < domid).count();
+        Ok(host.answer().get(self.position).filter(|info| info.domid() == domid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::domain_death::Change;
+    use super::*;
+
+    /// A host whose domains a test edits, and which counts what it is asked.
+    #[derive(Default)]
+    struct Table {
+        domains: BTreeMap<u32, DomainInfo>,
+        answer: Vec<DomainInfo>,
+        questions: usize,
+        fail: Option<Errno>,
+    }
+
+    impl Table {
+        fn of(domids: impl IntoIterator<Item = u16>) -> Self {
+            let domains = domids.into_iter().map(|domid| (u32::from(domid), DomainInfo::running(domid))).collect();
+            Table { domains, ..Table::default() }
+        }
+
+        fn edit(&mut self, domid: u32, change: impl Fn(DomainInfo) -> DomainInfo) {
+            let info = self.domains.get_mut(&domid).unwrap();
+            *info = change(*info);
+        }
+    }
+
+    impl Host for Table {
+        fn ask(&mut self, first: u32, max: usize) -> Result<(), Errno> {
+            assert!(first < DOMID_LIMIT, "a hypercall would read this domid as another");
+            self.questions += 1;
+            if let Some(errno) = self.fail.take() {
+                return Err(errno);
+            }
+            self.answer = self.domains.range(first..).take(max).map(|(_, info)| *info).collect();
+            Ok(())
+        }
+
+        fn answer(&self) -> &[DomainInfo] {
+            &self.answer
+        }
+    }
+
+    fn scan(monitor: &mut Monitor, table: &mut Table) -> Vec<(u32, u64, Change)> {
+        let mut reports = Vec::new();
+        monitor.scan(table, &mut |r| reports.push((r.domid, r.user, r.change))).unwrap();
+        reports
+    }
+
+    fn scan_fresh(monitor: &mut Monitor, table: &mut Table) -> Vec<(u32, u64, Change)> {
+        let mut reports = Vec::new();
+        monitor.scan_fresh(table, &mut |r| reports.push((r.domid, r.user, r.change))).unwrap();
+        reports
+    }
+
+    #[test]
+    fn reports_come_ascending_by_domid_with_the_newest_generator_first() {
+        let mut monitor = Monitor::default();
+        for (domid, user) in [(30, 1), (10, 2), (20, 3), (10, 4), (20, 5), (20, 6)] {
+            monitor.insert(domid, user);
+        }
+        let mut table = Table::of([10, 20, 30]);
+        assert_eq!(scan(&mut monitor, &mut table), []);
+        table.edit(10, |info| info.shut_down(0));
+        table.domains.remove(&20);
+        table.edit(30, |info| info.shut_down(1));
+        let expected = [
+            (10, 4, Change::Shutdown(0)),
+            (10, 2, Change::Shutdown(0)),
+            (20, 6, Change::Death),
+            (20, 5, Change::Death),
+            (20, 3, Change::Death),
+            (30, 1, Change::Shutdown(1)),
+        ];
+        assert_eq!(scan(&mut monitor, &mut table), expected);
+        assert_eq!(scan(&mut monitor, &mut table), []);
+    }
+
+    #[test]
+    fn a_new_generator_hears_of_the_present_state_and_the_others_hear_nothing_twice() {
+        let mut monitor = Monitor::default();
+        let mut table = Table::of([7, 8]);
+        table.edit(7, |info| info.shut_down(3));
+        monitor.insert(7, 1);
+        assert_eq!(scan_fresh(&mut monitor, &mut table), [(7, 1, Change::Shutdown(3))]);
+        assert!(!monitor.has_fresh());
+        monitor.insert(7, 2);
+        monitor.insert(9, 3);
+        assert!(monitor.has_fresh());
+        assert_eq!(scan_fresh(&mut monitor, &mut table), [(7, 2, Change::Shutdown(3)), (9, 3, Change::Death)]);
+    }
+
+    #[test]
+    fn domids_that_no_domain_can_have_are_dead_and_the_host_is_not_asked() {
+        let mut monitor = Monitor::default();
+        let mut table = Table::of([0, 5]);
+        for domid in [u32::MAX, 65536 + 5, 65536, 40000, DOMID_LIMIT] {
+            monitor.insert(domid, u64::from(domid));
+        }
+        let reports = scan_fresh(&mut monitor, &mut table);
+        let mut domids: Vec<u32> = reports.iter().map(|(domid, ..)| *domid).collect();
+        domids.sort_unstable();
+        assert_eq!(domids, [DOMID_LIMIT, 40000, 65536, 65541, u32::MAX]);
+        assert!(reports.iter().all(|(domid, user, change)| *user == u64::from(*domid) && *change == Change::Death));
+        assert_eq!(table.questions, 0);
+    }
+
+    #[test]
+    fn one_watched_domain_is_one_question_and_a_thousand_are_one_batch() {
+        let mut table = Table::of(1..=1000);
+        let mut monitor = Monitor::default();
+        monitor.insert(900, 0);
+        scan(&mut monitor, &mut table);
+        assert_eq!((table.questions, table.answer.len()), (1, 1));
+        for domid in 1..=1000 {
+            monitor.insert(domid, 0);
+        }
+        table.questions = 0;
+        scan(&mut monitor, &mut table);
+        assert_eq!(table.questions, 1);
+    }
+
+    #[test]
+    fn a_host_of_many_batches_is_read_to_its_end() {
+        let last = 3 * BATCH as u16;
+        let mut table = Table::of(1..=last);
+        let mut monitor = Monitor::default();
+        for domid in (1..=u32::from(last)).step_by(7) {
+            monitor.insert(domid, 0);
+        }
+        assert_eq!(scan(&mut monitor, &mut table), []);
+        table.domains.clear();
+        assert_eq!(scan(&mut monitor, &mut table).len(), (1..=last).step_by(7).count());
+    }
+
+    #[test]
+    fn dead_generators_are_not_asked_about_again() {
+        let mut table = Table::default();
+        let mut monitor = Monitor::default();
+        monitor.insert(1, 0);
+        assert_eq!(scan(&mut monitor, &mut table), [(1, 0, Change::Death)]);
+        table.questions = 0;
+        assert_eq!(scan(&mut monitor, &mut table), []);
+        assert_eq!(table.questions, 0);
+    }
+
+    #[test]
+    fn a_failed_scan_loses_nothing() {
+        let mut table = Table::of([1, 2]);
+        let mut monitor = Monitor::default();
+        monitor.insert(1, 0);
+        monitor.insert(2, 0);
+        table.domains.clear();
+        table.fail = Some(Errno::ENOMEM);
+        assert_eq!(monitor.scan_fresh(&mut table, &mut |_| panic!("nothing is known")), Err(Errno::ENOMEM));
+        assert!(monitor.has_fresh());
+        assert_eq!(scan_fresh(&mut monitor, &mut table), [(1, 0, Change::Death), (2, 0, Change::Death)]);
+    }
+
+    #[test]
+    fn stale_and_foreign_keys_remove_nothing() {
+        let (mut monitor, mut other) = (Monitor::default(), Monitor::default());
+        let key = monitor.insert(1, 0);
+        let foreign = other.insert(1, 0);
+        assert!(!monitor.remove(foreign));
+        assert!(monitor.remove(key));
+        assert!(!monitor.remove(key));
+        monitor.insert(1, 0);
+        assert!(!monitor.remove(key));
+        assert!(!monitor.is_empty());
+    }
+
+    #[test]
+    fn a_disabled_generator_says_nothing() {
+        let mut monitor = Monitor::default();
+        let key = monitor.insert(1, 0);
+        monitor.insert(2, 0);
+        monitor.remove(key);
+        assert_eq!(scan_fresh(&mut monitor, &mut Table::default()), [(2, 0, Change::Death)]);
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the hypervisor says of its domains.
+
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use xenctrl_sys::{xc_domaininfo_t, xc_interface};
+
+use super::log::{Capture, Line};
+use super::xenctrl::{self, XenCtrl};
+use super::DOMID_LIMIT;
+use crate::error::{Error, Result};
+
+/// `XEN_DOMINF_*`: the bits and the shutdown reason's place in `flags`.
+mod flags {
+    pub const DYING: u32 = 1 << 0;
+    pub const SHUTDOWN: u32 = 1 << 2;
+    pub const REASON_SHIFT: u32 = 16;
+}
+
+/// A domain as of one look. The shutdown reason is the guest's own word (`SHUTDOWN_*`, or anything else in 8 bits).
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct DomainInfo(xc_domaininfo_t);
+
+impl DomainInfo {
+    /// Its number.
+    pub fn domid(&self) -> u32 {
+        self.0.domain.into()
+    }
+
+    /// Being destroyed: its resources are going, it never runs again.
+    pub fn dying(&self) -> bool {
+        self.0.flags & flags::DYING != 0
+    }
+
+    /// Shut down, and why; `None` while it lives.
+    pub fn shutdown_reason(&self) -> Option<u8> {
+        (self.0.flags & flags::SHUTDOWN != 0).then_some((self.0.flags >> flags::REASON_SHIFT) as u8)
+    }
+
+    /// The UUID that its toolstack gave it.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.0.handle
+    }
+}
+
+#[cfg(test)]
+impl DomainInfo {
+    pub(crate) fn running(domid: u16) -> Self {
+        let mut info = DomainInfo(xc_domaininfo_t { domain: domid, ..Default::default() });
+        info.0.handle[..2].copy_from_slice(&domid.to_be_bytes());
+        info
+    }
+
+    pub(crate) fn shut_down(mut self, reason: u8) -> Self {
+        self.0.flags |= flags::SHUTDOWN | u32::from(reason) << flags::REASON_SHIFT;
+        self
+    }
+
+    pub(crate) fn being_destroyed(mut self) -> Self {
+        self.0.flags |= flags::DYING;
+        self
+    }
+}
+
+/// Something that knows the domains of a host: the hypervisor, or a table in a test.
+pub trait Host {
+    /// Asks for the existing domains with `domid >= first`, the first `max` of them at most. `first` is below
+    /// [`DOMID_LIMIT`].
+    fn ask(&mut self, first: u32, max: usize) -> std::result::Result<(), Errno>;
+
+    /// The last answer, ascending by domid.
+    fn answer(&self) -> &[DomainInfo];
+}
+
+/// An open hypercall interface.
+pub struct Hypervisor {
+    functions: &'static XenCtrl,
+    handle: NonNull<xc_interface>,
+    /// Room for the largest answer so far.
+    buffer: Vec<DomainInfo>,
+    /// How many of them the last answer filled.
+    found: usize,
+    capture: Box<Capture>,
+}
+
+// SAFETY: an xc_interface may be used by any one thread at a time; ours is only reached through `&mut`.
+unsafe impl Send for Hypervisor {}
+
+impl Hypervisor {
+    /// Opens it. The lines that libxenctrl has to say come back in either case.
+    pub fn open() -> (Result<Self>, Vec<Line>) {
+        let Some(functions) = xenctrl::bind() else {
+            return (Err(Error::os("no libxenctrl.so.4.* found", Errno::ENOENT)), Vec::new());
+        };
+        let capture = Capture::new();
+        let logger = capture.as_logger().cast();
+        // SAFETY: the logger lives until after interface_close (`drop`); no flags.
+        let handle = unsafe { (functions.interface_open)(logger, logger, 0) };
+        let Some(handle) = NonNull::new(handle) else {
+            return (Err(Error::os("opening the hypercall interface", Errno::last())), capture.take());
+        };
+        let mut hypervisor = Hypervisor { functions, handle, buffer: Vec::new(), found: 0, capture };
+        let fits = hypervisor.layout_fits();
+        let lines = hypervisor.take_log();
+        (fits.map(|()| hypervisor), lines)
+    }
+
+    /// What libxenctrl had to say since the last time.
+    pub fn take_log(&self) -> Vec<Line> {
+        self.capture.take()
+    }
+
+    /// The raw handle, for [`abandon`].
+    pub fn raw(&self) -> *mut u8 {
+        self.handle.as_ptr().cast()
+    }
+
+    /// Whether this libxenctrl's idea of `xc_domaininfo_t` is the one that we were built with. A later release may append
+    /// to it; the answer would then be misread, or run over the buffer's end. One look at one domain tells: nothing
+    /// behind the first entry may have been written, and a domain's fields must read as such.
+    fn layout_fits(&mut self) -> Result<()> {
+        static FITS: OnceLock<bool> = OnceLock::new();
+        if FITS.get() == Some(&true) {
+            return Ok(());
+        }
+        const SENTINEL: u32 = 0x5a5a_5a5a;
+        let sentinel = xc_domaininfo_t {
+            domain: 0x5a5a,
+            flags: SENTINEL,
+            tot_pages: u64::MAX,
+            handle: [0x5a; 16],
+            ..Default::default()
+        };
+        let mut probe = [DomainInfo(sentinel); 8];
+        // SAFETY: room for one entry of up to eight times our size.
+        let found = unsafe {
+            (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast())
+        };
+        if found < 0 {
+            return Err(Error::os("asking the hypervisor for its domains", Errno::last()));
+        }
+        let untouched = probe[1..].iter().all(|entry| entry.0.domain == 0x5a5a && entry.0.flags == SENTINEL);
+        if !untouched || (found == 1 && probe[0].domid() >= DOMID_LIMIT) {
+            return Err(Error::os("this libxenctrl has another xc_domaininfo_t than ours", Errno::EPROTO));
+        }
+        let _ = FITS.set(true);
+        Ok(())
+    }
+}
+
+impl Host for Hypervisor {
+    fn ask(&mut self, first: u32, max: usize) -> std::result::Result<(), Errno> {
+        self.found = 0;
+        if self.buffer.len() < max {
+            self.buffer.resize(max, DomainInfo(xc_domaininfo_t::default()));
+        }
+        let max_domains = u32::try_from(max).unwrap_or(u32::MAX);
+        // SAFETY: the buffer has `max` entries, whose layout was checked in `open`.
+        let found = unsafe {
+            (self.functions.domain_getinfolist)(
+                self.handle.as_ptr(),
+                first,
+                max_domains,
+                self.buffer.as_mut_ptr().cast(),
+            )
+        };
+        self.found = usize::try_from(found).map_err(|_| Errno::last())?.min(max);
+        Ok(())
+    }
+
+    fn answer(&self) -> &[DomainInfo] {
+        &self.buffer[..self.found]
+    }
+}
+
+impl Drop for Hypervisor {
+    fn drop(&mut self) {
+        // SAFETY: opened by interface_open, closed once.
+        unsafe { (self.functions.interface_close)(self.handle.as_ptr()) };
+    }
+}
+
+/// Closes the descriptors of a parent's interface in a forked child.
+///
+/// # Safety
+/// `raw` is [`Hypervisor::raw`] of an interface of the parent's that this process never uses again.
+pub unsafe fn abandon(raw: *mut u8) {
+    if let (Some(functions), false) = (xenctrl::bind(), raw.is_null()) {
+        // SAFETY: closing unmaps and closes, both of which concern this process alone; the caller vouches for `raw`.
+        unsafe { (functions.interface_close)(raw.cast()) };
+    }
+}

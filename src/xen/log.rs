@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Log lines to the application's `xentoollog` logger, and libxenctrl's own lines caught on their way.
+//!
+//! A logger is the application's code, so a line is written only when no lock of ours is held: whoever holds one keeps
+//! the [`Line`] and hands it on later (see `context::outbox`). [`Capture`] does the same for what libxenctrl says.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+/// How bad it is; the numbers are `xentoollog_level`'s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum Level {
+    /// For those who develop this library.
+    Debug = 1,
+    /// What an operator may want to know.
+    Info = 5,
+    /// Something unusual that was dealt with.
+    Warn = 7,
+    /// A call failed.
+    Error = 8,
+    /// Events may be missing from here on.
+    Critical = 9,
+}
+
+/// One line of the log, kept until it can be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// How bad it is.
+    pub level: Level,
+    /// Printed by the logger as text, where the line is about a failed call.
+    pub errno: Option<Errno>,
+    /// The line without its end.
+    pub text: String,
+}
+
+impl Line {
+    /// A line without an errno.
+    pub fn new(level: Level, text: impl Into<String>) -> Self {
+        Line { level, errno: None, text: text.into() }
+    }
+
+    /// A failure as a line: its text, its errno.
+    pub fn failure(level: Level, what: &str, error: &crate::error::Error) -> Self {
+        Line { level, errno: error.errno(), text: format!("{what}: {error}") }
+    }
+}
+
+/// Where lines go. Implementations may be called from any thread, never with a lock of this library held.
+pub trait LogSink: Send + Sync {
+    /// Writes one line.
+    fn write(&self, line: &Line);
+}
+
+/// Drops every line: for contexts that were made without a logger.
+#[derive(Debug, Default)]
+pub struct NullLog;
+
+impl LogSink for NullLog {
+    fn write(&self, _line: &Line) {}
+}
+
+/// Writes to standard error: where there is no logger to be had, such as for a call with an unknown context.
+#[derive(Debug, Default)]
+pub struct StderrLog;
+
+impl LogSink for StderrLog {
+    fn write(&self, line: &Line) {
+        match line.errno {
+            Some(errno) => eprintln!("xlevent: {}: {}", line.text, errno.desc()),
+            None => eprintln!("xlevent: {}", line.text),
+        }
+    }
+}
+
+#[link(name = "xentoollog")]
+unsafe extern "C" {
+    fn xtl_log(
+        logger: *mut c_void,
+        level: c_int,
+        errnoval: c_int,
+        context: *const c_char,
+        format: *const c_char,
+        ...
+    );
+}
+
+/// The application's `xentoollog_logger`.
+#[derive(Debug)]
+pub struct XtlLog(NonNull<c_void>);
+
+// SAFETY: libxl's contract has the logger called from any thread that calls the library.
+unsafe impl Send for XtlLog {}
+// SAFETY: as above; each call is one complete `vmessage`.
+unsafe impl Sync for XtlLog {}
+
+impl XtlLog {
+    /// # Safety
+    /// `logger` is a `xentoollog_logger` that outlives every use of the returned value.
+    pub unsafe fn new(logger: NonNull<c_void>) -> Self {
+        XtlLog(logger)
+    }
+}
+
+impl LogSink for XtlLog {
+    fn write(&self, line: &Line) {
+        // A NUL inside (a hostile path, say) ends the line early rather than losing it.
+        let text = line.text.split('\0').next().unwrap_or_default();
+        let Ok(text) = CString::new(text) else { return };
+        let errno = line.errno.map_or(-1, |errno| errno as c_int);
+        // SAFETY: the logger is alive (`new`), the strings end in NUL, and the format takes one string.
+        unsafe {
+            xtl_log(self.0.as_ptr(), line.level as c_int, errno, c"xlevent".as_ptr(), c"%s".as_ptr(), text.as_ptr());
+        }
+    }
+}
+
+/// `va_list` as a parameter: an array or a large structure on the platforms that we build for, so a pointer arrives.
+type VaList = *mut c_void;
+
+unsafe extern "C" {
+    fn vsnprintf(buffer: *mut c_char, size: usize, format: *const c_char, arguments: VaList) -> c_int;
+}
+
+/// A `xentoollog_logger` of our own that keeps what libxenctrl says until it can be passed on.
+///
+/// The address is given to libxenctrl, so it lives in a box and starts with the C structure.
+#[repr(C)]
+pub struct Capture {
+    vmessage: unsafe extern "C" fn(*mut Capture, c_int, c_int, *const c_char, *const c_char, VaList),
+    progress: Option<unsafe extern "C" fn()>,
+    destroy: Option<unsafe extern "C" fn()>,
+    lines: Mutex<Vec<Line>>,
+}
+
+/// More lines than this between two looks are dropped: a library that fails in a loop must not fill memory.
+const CAPTURE_LIMIT: usize = 64;
+
+impl Capture {
+    /// An empty one.
+    pub fn new() -> Box<Self> {
+        Box::new(Capture { vmessage: capture_vmessage, progress: None, destroy: None, lines: Mutex::new(Vec::new()) })
+    }
+
+    /// What to pass where a `xentoollog_logger *` is expected. Valid as long as the box.
+    pub fn as_logger(&self) -> *mut c_void {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Takes the lines that have come in.
+    pub fn take(&self) -> Vec<Line> {
+        std::mem::take(&mut self.lines.lock())
+    }
+}
+
+unsafe extern "C" fn capture_vmessage(
+    logger: *mut Capture,
+    level: c_int,
+    errnoval: c_int,
+    context: *const c_char,
+    format: *const c_char,
+    arguments: VaList,
+) {
+    let level = match level {
+        9.. => Level::Critical,
+        8 => Level::Error,
+        7 => Level::Warn,
+        // libxenctrl's chatter is not what an event library's user has asked for.
+        _ => return,
+    };
+    let mut text = [0; 512];
+    // SAFETY: the buffer's size is passed; format and arguments are the caller's, as for any `vmessage`.
+    let written = unsafe { vsnprintf(text.as_mut_ptr(), text.len(), format, arguments) };
+    if written < 0 {
+        return;
+    }
+    // SAFETY: vsnprintf ended the buffer with NUL.
+    let text = unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned();
+    let text = if context.is_null() {
+        text
+    } else {
+        // SAFETY: a logger's context is a C string or null, and it is not null.
+        format!("{}: {text}", unsafe { CStr::from_ptr(context) }.to_string_lossy())
+    };
+    // SAFETY: `logger` is the `Capture` whose address `as_logger` gave out; libxenctrl is closed before it is dropped.
+    let capture = unsafe { &*logger };
+    let mut lines = capture.lines.lock();
+    if lines.len() < CAPTURE_LIMIT {
+        lines.push(Line { level, errno: (errnoval > 0).then(|| Errno::from_raw(errnoval)), text });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capture_keeps_errors_with_errno_and_drops_chatter() {
+        let capture = Capture::new();
+        let say = |level: Level, errno: c_int| {
+            // SAFETY: the logger is a live `Capture`, whose head is a `xentoollog_logger`.
+            unsafe {
+                xtl_log(
+                    capture.as_logger(),
+                    level as c_int,
+                    errno,
+                    c"xc".as_ptr(),
+                    c"opening %s, try %d".as_ptr(),
+                    c"/dev/xen/privcmd".as_ptr(),
+                    7 as c_int,
+                );
+            }
+        };
+        say(Level::Debug, -1);
+        assert_eq!(capture.take(), []);
+        say(Level::Error, Errno::EACCES as c_int);
+        let expected = Line {
+            level: Level::Error,
+            errno: Some(Errno::EACCES),
+            text: "xc: opening /dev/xen/privcmd, try 7".to_owned(),
+        };
+        assert_eq!(capture.take(), [expected]);
+        assert_eq!(capture.take(), []);
+    }
+
+    #[test]
+    fn capture_is_bounded() {
+        let capture = Capture::new();
+        for _ in 0..10 * CAPTURE_LIMIT {
+            // SAFETY: as above.
+            unsafe { xtl_log(capture.as_logger(), 8, -1, std::ptr::null(), c"again".as_ptr()) };
+        }
+        assert_eq!(capture.take().len(), CAPTURE_LIMIT);
+    }
+}
