@@ -5,4 +5,5 @@ pub mod capi;
 mod dynlib;
 pub mod error;
 pub mod evgen;
+pub mod reactor;
 pub mod xen;
