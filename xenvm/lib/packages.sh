@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# Debian's packages, fetched and unpacked without installing anything.
+#
+# A private apt with an empty status file resolves the whole closure, libc
+# included, so the virtual machine depends on nothing that the host has, and
+# may be of another Debian release.  The mirrors are the host's own.
+#
+# $cache/packages is the resolved list ("name version", one a line); all else
+# is made from it.  `vm build` resolves anew, `vm run` takes what is there.
+
+private_apt() {
+    local command=$1
+    shift
+    "$command" -o "Dir::Etc::SourceList=$cache/apt/sources" -o Dir::Etc::SourceParts=/dev/null \
+        -o "Dir::State=$cache/apt" -o "Dir::State::Lists=$cache/apt/lists" \
+        -o "Dir::State::status=$cache/apt/status" -o "Dir::Cache=$cache/apt/cache" \
+        -o APT::Sandbox::User=root -o APT::Architecture=amd64 "$@"
+}
+
+# The host's own mirrors of Debian, with the suites of the release.
+write_sources() {
+    local host keyring=/usr/share/keyrings/debian-archive-keyring.gpg option=
+    # shellcheck source=/dev/null
+    host=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+    [ ! -f $keyring ] || option="[signed-by=$keyring] "
+    # shellcheck disable=SC2016 # the $(...) are apt's
+    apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' | sort -u |
+        while read -r uri codename; do
+            case $codename in
+                "$host") echo "deb $option$uri $release_suite main" ;;
+                "$host-security") echo "deb $option$uri $release_suite-security main" ;;
+            esac
+        done
+}
+
+resolve_packages() {
+    local kernel sources
+    mkdir -p "$cache/apt/lists/partial" "$cache/apt/cache/archives/partial"
+    : >"$cache/apt/status"
+    sources=$(write_sources)
+    if [ -z "$sources" ]; then
+        # A fresh container has no package lists yet.
+        as_root apt-get update -qq
+        sources=$(write_sources)
+    fi
+    [ -n "$sources" ] || { say "apt knows no Debian mirror here"; return 1; }
+    printf '%s\n' "$sources" >"$cache/apt/sources"
+    private_apt apt-get update -qq || return 1
+    kernel=$(private_apt apt-cache depends "$release_kernel_package" | awk '$1 == "Depends:" { print $2; exit }')
+    [ -n "$kernel" ] || { say "no package $release_kernel_package in $release_suite"; return 1; }
+    {
+        private_apt apt-get -s install --no-install-recommends "${release_dom0_packages[@]}" |
+            awk '$1 == "Inst" { print "root", $2, substr($3, 2) }'
+        private_apt apt-cache policy "$kernel" "$release_hypervisor_package" |
+            awk '/^[^ ].*:$/ { name = substr($1, 1, length($1) - 1) } $1 == "Candidate:" { print "boot", name, $2 }'
+    } >"$cache/packages.new"
+    [ "$(grep -c '^boot ' "$cache/packages.new")" = 2 ] && grep -q '^root .*xen-utils' "$cache/packages.new" ||
+        { say "the packages of Xen $release could not be resolved"; return 1; }
+    mv "$cache/packages.new" "$cache/packages"
+}
+
+# download KIND: the packages of that kind, into apt's archive (those already
+# there are not fetched again); prints their file names.
+download_packages() {
+    local archive=$cache/apt/cache/archives kind name version file wanted=()
+    while read -r kind name version; do
+        [ "$kind" = "$1" ] || continue
+        # apt-get download writes ':' in a version as %3a.
+        file=$archive/${name}_${version//:/%3a}
+        if ! compgen -G "${file}_*.deb" >/dev/null; then
+            wanted+=("$name=$version")
+        fi
+    done <"$cache/packages"
+    if [ ${#wanted[@]} -gt 0 ]; then
+        say "downloading ${#wanted[@]} packages"
+        (cd "$archive" && private_apt apt-get -qq download "${wanted[@]}" >&2) ||
+            die "could not download; \`xenvm/vm build\` looks for newer versions"
+    fi
+    while read -r kind name version; do
+        [ "$kind" = "$1" ] || continue
+        compgen -G "$archive/${name}_${version//:/%3a}_*.deb"
+    done <"$cache/packages"
+}
+
+# unpack KIND DIRECTORY
+unpack_packages() {
+    local file top files
+    files=$(download_packages "$1")
+    # One /usr, also for a release whose packages still have files in /lib.
+    for top in bin sbin lib lib64; do
+        mkdir -p "$2/usr/$top"
+        ln -s "usr/$top" "$2/$top"
+    done
+    # base-files brings such links itself in newer releases: it must be first.
+    { grep '/base-files_' <<<"$files" || true; grep -v '/base-files_' <<<"$files"; } | while read -r file; do
+        # Unlike dpkg -x, this leaves a link to a directory alone.
+        dpkg-deb --fsys-tarfile "$file" | tar -x --no-same-owner --keep-directory-symlink -C "$2"
+    done
+}

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# What is under test, on its way into the machine: the library and the C
+# programs that use it.
+#
+#   XLEVENT_LIB   the library (default: the release build, if there is one);
+#                 "none" for a machine without it
+#   EVENTLIB      what the C programs are linked with: xlevent (default, when
+#                 there is a library) or xenlight, for comparison
+
+library=${XLEVENT_LIB:-}
+if [ "$library" = none ]; then
+    library=
+elif [ -z "$library" ] && [ -f "$top/target/release/libxlevent.so" ]; then
+    library=$top/target/release/libxlevent.so
+fi
+event_lib=${EVENTLIB:-}
+[ -n "$event_lib" ] || event_lib=$([ -n "$library" ] && echo xlevent || echo xenlight)
+
+# stage_programs SHARE: fill lib/ and bin/.
+stage_programs() {
+    local share=$1 directory
+    if [ -n "$library" ]; then
+        [ -f "$library" ] || die "no library at $library"
+        install -m 755 "$library" "$share/lib/libxlevent.so.1"
+        say "library: $library"
+    else
+        say "no library: xl runs as it is"
+    fi
+    for directory in examples ctests/vm; do
+        make -s --no-print-directory -C "$top/$directory" EVENTLIB="$event_lib" OUT="$(realpath "$share/bin")" ||
+            die "could not build $directory"
+    done
+    complete_libraries "$share"
+}
+
+# Everything in lib/ and bin/ must find its libraries in dom0: add those that the
+# image lacks, from the packages that dom0 is made of.
+complete_libraries() {
+    local share=$1 file name path root=$cache/root have
+    have=$(cpio --quiet -t <"$cache/image/dom0.cpio" 2>/dev/null | sed -n 's|.*/||p')
+    for file in "$share"/lib/* "$share"/bin/*; do
+        [ -f "$file" ] || continue
+        "$root/usr/lib64/ld-linux-x86-64.so.2" --inhibit-cache \
+            --library-path "$share/lib:$root/$lib_dir" --list "$file" |
+            awk '$2 == "=>" { print $1, $3 }' | while read -r name path; do
+            [ "$path" != not ] || die "${file##*/} needs $name, which dom0 does not have"
+            grep -qxF "$name" <<<"$have" || [ -e "$share/lib/$name" ] || cp -L "$path" "$share/lib/"
+        done
+    done
+}

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash disable=SC2034
+# Xen 4.17, as Debian 12 has it: the names of one release, and nothing else.
+# Another release is another file like this one.
+
+release_suite=bookworm
+release_hypervisor_package=xen-hypervisor-4.17-amd64
+release_hypervisor=boot/xen-4.17-amd64.gz
+release_kernel_package=linux-image-amd64
+# Xen's programs (xl, xenstored ...) lie here, inside the dom0 root.
+release_utils=usr/lib/xen-4.17/bin
+# With all that these depend on, they make the dom0 root.
+release_dom0_packages=(
+    base-files libc6 libgcc-s1 bash dash coreutils util-linux mount bsdutils grep
+    busybox-static xen-utils-4.17 xen-utils-common xenstore-utils
+)
