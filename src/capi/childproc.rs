@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Child processes: who owns SIGCHLD, who reaps, and what to do after fork.
+
+use std::ffi::{c_int, c_uint, c_void};
+
+use libc::pid_t;
+
+use super::ctx::libxl_ctx;
+use super::entry::entry;
+use super::types::*;
+
+/// Who catches SIGCHLD, and who reaps which children.
+#[repr(C)]
+pub enum LibxlSigchldOwnerValues {
+    /// The library, but only while it has a child of its own; then it reaps every child of the process. The default.
+    libxl_sigchld_owner_libxl,
+    /// The application. It tells the library with libxl_childproc_reaped or libxl_childproc_sigchld_occurred, and not
+    /// from inside a signal handler.
+    libxl_sigchld_owner_mainloop,
+    /// The library, all the time; it reaps every child and tells the application about those that are not its own.
+    libxl_sigchld_owner_libxl_always,
+    /// The library, all the time; it reaps only its own. The application waits for its children by their pids.
+    libxl_sigchld_owner_libxl_always_selective_reap,
+}
+
+/// A SIGCHLD owner as it crosses the boundary: one of [`LibxlSigchldOwnerValues`], or anything that a caller makes up.
+///
+/// cbindgen:ignore
+pub type libxl_sigchld_owner = c_uint;
+
+constants! { LibxlSigchldOwnerValues as libxl_sigchld_owner:
+    libxl_sigchld_owner_libxl, libxl_sigchld_owner_mainloop, libxl_sigchld_owner_libxl_always,
+    libxl_sigchld_owner_libxl_always_selective_reap,
+}
+
+/// How children are dealt with, for libxl_childproc_setmode. The functions may be NULL.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct libxl_childproc_hooks {
+    /// Who owns SIGCHLD.
+    pub chldowner: libxl_sigchld_owner,
+    /// Called in place of fork(2), and to behave just like it, errno included. It must not call this library.
+    pub fork_replacement: Option<unsafe extern "C" fn(user: *mut c_void) -> pid_t>,
+    /// Told of a child that the library has reaped and that is not its own. Returns 0 if the application takes note,
+    /// ERROR_UNKNOWN_CHILD if it does not know it either (which is logged); anything else is a disaster. It runs inside
+    /// an ordinary call, never in a signal handler, and may call this library.
+    pub reaped_callback: Option<unsafe extern "C" fn(pid: pid_t, status: c_int, user: *mut c_void) -> c_int>,
+}
+
+/// Says how children are dealt with.
+///
+/// A NULL `hooks` means libxl_sigchld_owner_libxl without functions, which is the default. Keep `*hooks` valid as long
+/// as the context. Call it right after libxl_ctx_alloc: it must not be called while the library may have a child.
+///
+/// This goes to libxenlight, whose children they are. Without libxenlight in the process this library starts no
+/// children and leaves SIGCHLD alone; a mode is accepted and has no effect.
+///
+/// A NULL or unknown `ctx`, or an owner that does not exist, is logged and changes nothing.
+///
+/// # Safety
+///
+/// `hooks` is NULL or points to valid functions, which stay valid as long as the context and return normally: no
+/// longjmp, no C++ exception.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libxl_childproc_setmode(
+    ctx: *mut libxl_ctx,
+    hooks: *const libxl_childproc_hooks,
+    user: *mut c_void,
+) {
+    entry!("libxl_childproc_setmode", (), {
+        let _ = (ctx, hooks, user);
+    })
+}
+
+/// Tells the library that the application has reaped a child.
+///
+/// For libxl_sigchld_owner_mainloop, by an application that reaps all children of the process. `status` is what waitpid
+/// stored. Not to be called from a signal handler.
+///
+/// Returns 0 if the child was the library's; ERROR_UNKNOWN_CHILD, with nothing logged, if it was not; ERROR_INVAL for a
+/// NULL or unknown `ctx`, or in another mode.
+///
+/// # Safety
+///
+/// No requirement beyond those of all functions.
+///
+/// cbindgen:postfix=LIBXL_EXTERNAL_CALLERS_ONLY
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libxl_childproc_reaped(ctx: *mut libxl_ctx, pid: pid_t, status: c_int) -> c_int {
+    entry!("libxl_childproc_reaped", ERROR_FAIL, {
+        let _ = (ctx, pid, status);
+        ERROR_NI
+    })
+}
+
+/// Tells the library that there was a SIGCHLD.
+///
+/// For libxl_sigchld_owner_mainloop, by an application that does not reap all children itself. The library then looks
+/// at its own children, reaps those that have ended, and touches no others. Not to be called from a signal handler.
+///
+/// A NULL or unknown `ctx`, or another mode, is logged and nothing is done.
+///
+/// # Safety
+///
+/// No requirement beyond those of all functions.
+///
+/// cbindgen:postfix=LIBXL_EXTERNAL_CALLERS_ONLY
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
+    entry!("libxl_childproc_sigchld_occurred", (), {
+        let _ = ctx;
+    })
+}
+
+/// To be called in a child after fork, by a program that had contexts before and does not exec at once.
+///
+/// One call, with any context of the parent's, does it for all of them. Until it has returned, no other function of
+/// this library may be called in the child, and the child must not fork or touch SIGCHLD. After it the parent's contexts
+/// do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
+/// are closed in the child, and the parent notices nothing.
+///
+/// May be called again, and before an exec. A NULL or unknown `ctx` is logged; the call takes effect all the same.
+///
+/// # Safety
+///
+/// To be called in a forked child, by its only thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libxl_postfork_child_noexec(ctx: *mut libxl_ctx) {
+    entry!("libxl_postfork_child_noexec", (), {
+        let _ = ctx;
+    })
+}
