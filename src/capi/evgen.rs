@@ -71,7 +71,7 @@ pub struct libxl__evgen_disk_eject {
     _opaque: (),
 }
 
-/// The handle of a generator of disk-eject events. As opaque as the one above.
+/// The handle of a generator of disk-eject events. As opaque as that of domain death.
 pub type libxl_evgen_disk_eject = libxl__evgen_disk_eject;
 
 /// Asks for the ejections of a virtual CD drive by its guest.
