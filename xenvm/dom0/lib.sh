@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# What scenarios share: results, waiting for conditions, guests.
+#
+# Invariants: a scenario ends with `finish`, so its exit status says whether all
+# passed.  Nothing waits for time to pass, only for conditions, with a bound that
+# is generous for an emulated machine.
+set -uo pipefail
+
+passed=0
+failed=0
+limit=${XLEVENT_VM_WAIT:-120}   # seconds that a condition may take
+
+pass() { passed=$((passed + 1)); echo "PASS $*"; }
+fail() { failed=$((failed + 1)); echo "FAIL $1: $2"; }
+
+# check NAME WHY COMMAND...: one result.
+check() {
+    local name=$1 why=$2
+    shift 2
+    if "$@"; then pass "$name"; else fail "$name" "$why"; fi
+}
+
+finish() {
+    echo "$passed passed, $failed failed"
+    [ "$failed" = 0 ]
+    exit
+}
+
+# For what must work before anything can be tested.
+give_up() {
+    fail setup "$*"
+    finish
+}
+
+need_library() { [ -n "$XLEVENT_LIB" ] || give_up "this scenario needs libxlevent.so (XLEVENT_LIB)"; }
+
+# wait_for COMMAND...: until it succeeds; fails after the limit.
+wait_for() {
+    local end=$((SECONDS + limit))
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || { echo "    timed out after $limit s: $*"; return 1; }
+        sleep 0.1
+    done
+}
+
+# Empty: xl as it is.  The library: xl with it.
+preload=
+with_library() { preload=$XLEVENT_LIB; }
+without_library() { preload=; }
+run_xl() { LD_PRELOAD=$preload xl "$@"; }
+
+# config NAME KERNEL MIB [LINE...]: write a domain's configuration, print its path.
+config() {
+    local name=$1 kernel=$2 memory=$3
+    shift 3
+    {
+        printf 'name = "%s"\ntype = "pv"\nkernel = "%s"\nmemory = %d\nvcpus = 1\n' "$name" "$kernel" "$memory"
+        [ $# = 0 ] || printf '%s\n' "$@"
+    } >"/tmp/$name.cfg"
+    echo "/tmp/$name.cfg"
+}
+
+# The mini guest: ends when told to, see guest_do.
+mini_config() {
+    local name=$1
+    shift
+    config "$name" /host/guests/mini 4 "$@"
+}
+
+# A Linux guest: answers to xl shutdown, save and block devices.
+linux_config() {
+    local name=$1 file
+    shift
+    mkdir -p /tmp/guests
+    # Out of the shared folder once: it is slow to read.
+    for file in vmlinux linux.cpio; do
+        [ -e "/tmp/guests/$file" ] || cp "/host/guests/$file" /tmp/guests/
+    done
+    config "$name" /tmp/guests/vmlinux 128 'ramdisk = "/tmp/guests/linux.cpio"' 'extra = "console=hvc0 quiet"' "$@"
+}
+
+domid_of() { xl domid "$1" 2>/dev/null; }
+is_there() { domid_of "$1" >/dev/null; }
+is_gone() { ! is_there "$1"; }
+
+# state_of NAME: the letters of xl list (running, blocked, paused, shutdown, crashed, dying).
+state_of() { xl list "$1" 2>/dev/null | awk 'NR == 2 { print $5 }'; }
+is_shut_down() { [[ $(state_of "$1") == ---s* ]]; }
+
+# The console log of this very domain: the file is shared by all of one name.
+console_says() { grep -aqs "$2" "/var/log/xen/console/guest-$1.log"; }
+forget_console() { rm -f "/var/log/xen/console/guest-$1.log"; }
+
+# A mini guest listens once it has said so, a Linux guest once its kernel has
+# told xenstore what it understands and its first process runs.
+mini_is_up() { console_says "$1" 'mini: up'; }
+linux_is_up() {
+    local id
+    console_says "$1" 'linux: up' && id=$(domid_of "$1") &&
+        [ "$(xenstore-read "/local/domain/$id/control/feature-poweroff" 2>/dev/null)" = 1 ]
+}
+
+# guest_do NAME CHARACTER: type it at a mini guest's console (see guest/mini.S).
+guest_do() {
+    local tty
+    tty=$(xenstore-read "/local/domain/$(domid_of "$1")/console/tty") && printf '%s' "$2" >"$tty"
+}
+
+# Is a process of that id still there?
+runs() { kill -0 "$1" 2>/dev/null; }
+has_ended() { ! runs "$1"; }
+
+# xl's monitors run in the background under xl's own name.
+no_xl_left() { [ "$(ps | grep -c '[x]l create\|[x]l restore')" = 0 ]; }
