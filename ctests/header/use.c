@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Uses libxl_event.h as a program would, every function and type of it, in what C99, C11 and C++17 have in common.
+ * ctests/header/run compiles it, with all warnings as errors, in each way in which the header can be included, and links
+ * it with libxlevent alone. Run without an argument it only proves that the library loads: what it calls then needs no
+ * Xen.
+ */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef VIA_LIBXL
+#ifdef __cplusplus
+#include <netinet/in.h>
+#include <sys/wait.h>
+extern "C" {
+#endif
+#include <libxl.h>
+#ifdef __cplusplus
+}
+#endif
+#else
+#include <libxl_event.h>
+#endif
+
+struct app {
+    libxl_ctx *ctx;
+    struct pollfd fd;
+    void *for_libxl;
+    int events;
+};
+
+static int wants_domain(const libxl_event *event, void *user)
+{
+    const uint32_t *domid = (const uint32_t *)user;
+    return event->domid == *domid;
+}
+
+#ifdef LIBXL_HAVE_NONCONST_EVENT_OCCURS_EVENT_ARG
+static void event_occurs(void *user, libxl_event *event)
+{
+    struct app *app = (struct app *)user;
+    app->events++;
+    libxl_event_free(app->ctx, event);
+}
+#else
+static void event_occurs(void *user, const libxl_event *event)
+{
+    struct app *app = (struct app *)user;
+    app->events++;
+    libxl_event_free(app->ctx, (libxl_event *)event);
+}
+#endif
+
+static void disaster(void *user, libxl_event_type type, const char *msg, int errnoval)
+{
+    (void)user;
+    fprintf(stderr, "disaster: type %d: %s: %s\n", (int)type, msg, strerror(errnoval));
+}
+
+static int fd_register(void *user, int fd, void **for_app_registration_out, short events, void *for_libxl)
+{
+    struct app *app = (struct app *)user;
+    if (app->for_libxl)
+        return ERROR_OSEVENT_REG_FAIL;
+    app->fd.fd = fd;
+    app->fd.events = events;
+    app->for_libxl = for_libxl;
+    *for_app_registration_out = app;
+    return 0;
+}
+
+static int fd_modify(void *user, int fd, void **for_app_registration_update, short events)
+{
+    struct app *app = (struct app *)user;
+    (void)for_app_registration_update;
+    if (app->fd.fd != fd)
+        return ERROR_OSEVENT_REG_FAIL;
+    app->fd.events = events;
+    return 0;
+}
+
+static void fd_deregister(void *user, int fd, void *for_app_registration)
+{
+    struct app *app = (struct app *)user;
+    (void)for_app_registration;
+    if (app->fd.fd == fd)
+        app->for_libxl = NULL;
+}
+
+static int timeout_register(void *user, void **for_app_registration_out, struct timeval abs, void *for_libxl)
+{
+    (void)user;
+    (void)for_app_registration_out;
+    (void)abs;
+    (void)for_libxl;
+    return ERROR_OSEVENT_REG_FAIL;
+}
+
+static int timeout_modify(void *user, void **for_app_registration_update, struct timeval abs)
+{
+    (void)user;
+    (void)for_app_registration_update;
+    return abs.tv_sec == 0 && abs.tv_usec == 0 ? 0 : ERROR_OSEVENT_REG_FAIL;
+}
+
+static void timeout_deregister(void *user, void *for_app_registration)
+{
+    (void)user;
+    (void)for_app_registration;
+}
+
+static pid_t fork_replacement(void *user)
+{
+    (void)user;
+    return -1;
+}
+
+static int reaped(pid_t pid, int status, void *user)
+{
+    (void)user;
+    (void)status;
+    return pid > 0 ? 0 : ERROR_UNKNOWN_CHILD;
+}
+
+static const libxl_event_hooks event_hooks = {LIBXL_EVENTMASK_ALL, event_occurs, disaster};
+static const libxl_osevent_hooks osevent_hooks = {
+    fd_register, fd_modify, fd_deregister, timeout_register, timeout_modify, timeout_deregister,
+};
+static const libxl_childproc_hooks childproc_hooks = {
+    libxl_sigchld_owner_libxl_always_selective_reap, fork_replacement, reaped,
+};
+
+static void print(const libxl_event *event)
+{
+    const unsigned char *uuid = event->domuuid.uuid;
+
+    printf("domain %u, UUID %02x%02x..., user %llu: ", (unsigned)event->domid, uuid[0], uuid[1],
+           (unsigned long long)event->for_user);
+    switch (event->type) {
+    case LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN:
+        printf("shutdown, reason %d\n", (int)event->u.domain_shutdown.shutdown_reason);
+        break;
+    case LIBXL_EVENT_TYPE_DOMAIN_DEATH:
+        printf("death\n");
+        break;
+    case LIBXL_EVENT_TYPE_DISK_EJECT:
+        printf("%s ejected, backend %s\n", event->u.disk_eject.vdev,
+               event->u.disk_eject.disk.backend == LIBXL_DISK_BACKEND_QDISK ? "qdisk" : "other");
+        break;
+    case LIBXL_EVENT_TYPE_OPERATION_COMPLETE:
+        printf("operation complete, result %d\n", event->u.operation_complete.rc);
+        break;
+    default:
+        printf("type %d\n", (int)event->type);
+    }
+}
+
+/* A poll loop over one domain, until it has died. */
+static int poll_loop(struct app *app, uint32_t domid)
+{
+    libxl_evgen_domain_death *death = NULL;
+    libxl_evgen_disk_eject *eject = NULL;
+    libxl_event *event;
+    int rc, dead = 0;
+
+    rc = libxl_evenable_domain_death(app->ctx, domid, (libxl_ev_user)domid, &death);
+    if (rc)
+        return rc;
+    rc = libxl_evenable_disk_eject(app->ctx, domid, "hdc", 0, &eject);
+    if (rc && rc != ERROR_NI)
+        return rc;
+
+    while (!dead) {
+        struct pollfd fds[4];
+        struct timeval now = {0, 0};
+        int nfds = 4, timeout_ms = -1;
+
+        rc = libxl_osevent_beforepoll(app->ctx, &nfds, fds, &timeout_ms, now);
+        if (rc)
+            return rc;
+        if (poll(fds, (nfds_t)nfds, timeout_ms) < 0)
+            return ERROR_FAIL;
+        libxl_osevent_afterpoll(app->ctx, nfds, fds, now);
+        while ((rc = libxl_event_check(app->ctx, &event, LIBXL_EVENTMASK_ALL, wants_domain, &domid)) == 0) {
+            print(event);
+            dead = event->type == LIBXL_EVENT_TYPE_DOMAIN_DEATH;
+            libxl_event_free(app->ctx, event);
+        }
+        if (rc != ERROR_NOT_READY)
+            return rc;
+    }
+
+    libxl_evdisable_domain_death(app->ctx, death);
+    libxl_evdisable_disk_eject(app->ctx, eject);
+    return 0;
+}
+
+/* The same with hooks and callbacks, and what else the header offers. */
+static int hooks(struct app *app, uint32_t domid)
+{
+    libxl_evgen_domain_death *death = NULL;
+    libxl_event *event = NULL;
+    int rc;
+
+    libxl_osevent_register_hooks(app->ctx, &osevent_hooks, app);
+    libxl_event_register_callbacks(app->ctx, &event_hooks, app);
+    libxl_childproc_setmode(app->ctx, &childproc_hooks, app);
+    rc = libxl_evenable_domain_death(app->ctx, domid, 0, &death);
+    while (rc == 0 && app->events == 0 && poll(&app->fd, 1, -1) >= 0)
+        libxl_osevent_occurred_fd(app->ctx, app->for_libxl, app->fd.fd, app->fd.events, app->fd.revents);
+    libxl_evdisable_domain_death(app->ctx, death);
+
+    libxl_event_register_callbacks(app->ctx, NULL, NULL);
+    libxl_osevent_occurred_timeout(app->ctx, NULL);
+    libxl_childproc_sigchld_occurred(app->ctx);
+    if (libxl_childproc_reaped(app->ctx, 0, 0) != ERROR_UNKNOWN_CHILD)
+        libxl_postfork_child_noexec(app->ctx);
+    if (rc == 0)
+        rc = libxl_event_wait(app->ctx, &event, (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH, NULL, NULL);
+    libxl_event_free(app->ctx, event);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct app app;
+    uint32_t domid;
+    int rc;
+
+    memset(&app, 0, sizeof(app));
+    /* NULL has a meaning for both. */
+    libxl_event_free(NULL, NULL);
+    rc = libxl_ctx_free(NULL);
+    if (rc)
+        fprintf(stderr, "libxl_ctx_free(NULL) returned %d, not 0\n", rc);
+    if (argc < 2)
+        return rc ? EXIT_FAILURE : EXIT_SUCCESS;
+
+    domid = (uint32_t)atoi(argv[1]);
+    rc = libxl_ctx_alloc(&app.ctx, LIBXL_VERSION, 0, NULL);
+    if (rc == 0)
+        rc = argc > 2 ? hooks(&app, domid) : poll_loop(&app, domid);
+    if (rc)
+        fprintf(stderr, "error %d\n", rc);
+    libxl_ctx_free(app.ctx);
+    return rc ? EXIT_FAILURE : EXIT_SUCCESS;
+}
