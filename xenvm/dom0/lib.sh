@@ -112,4 +112,5 @@ runs() { kill -0 "$1" 2>/dev/null; }
 has_ended() { ! runs "$1"; }
 
 # xl's monitors run in the background under xl's own name.
-no_xl_left() { [ "$(ps | grep -c '[x]l create\|[x]l restore')" = 0 ]; }
+command -v pidof >/dev/null || give_up "no pidof: xl's monitors could not be seen"
+no_xl_left() { ! pidof xl >/dev/null; }
