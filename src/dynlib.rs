@@ -59,7 +59,7 @@ impl Library {
 /// # Safety
 /// The symbol, if it exists, must be a function of that type.
 macro_rules! function {
-    ($library:expr, $name:literal, $type:ty) => {
+    ($library:expr, $name:expr, $type:ty) => {
         $library.symbol($name).map(|address| std::mem::transmute::<*mut std::ffi::c_void, $type>(address.as_ptr()))
     };
 }

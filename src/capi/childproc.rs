@@ -5,9 +5,12 @@ use std::ffi::{c_int, c_uint, c_void};
 
 use libc::pid_t;
 
+use super::ctx::in_real_alloc;
 use super::ctx::libxl_ctx;
-use super::entry::entry;
-use super::types::*;
+use super::entry::{entry, stderr_line};
+use super::handle::{context, invalid, real};
+use crate::abi::*;
+use crate::context;
 
 /// Who catches SIGCHLD, and who reaps which children.
 #[repr(C)]
@@ -68,7 +71,23 @@ pub unsafe extern "C" fn libxl_childproc_setmode(
     user: *mut c_void,
 ) {
     entry!("libxl_childproc_setmode", (), {
-        let _ = (ctx, hooks, user);
+        let name = "libxl_childproc_setmode";
+        let real = real(ctx);
+        if let (Some((real, ctx)), true) = (real, in_real_alloc()) {
+            // SAFETY: libxenlight's own half-made context, and its own arguments.
+            return unsafe { (real.libxl_childproc_setmode)(ctx, hooks.cast(), user) };
+        }
+        let Ok(context) = context(name, ctx) else { return };
+        // SAFETY: NULL, or the caller's table.
+        let owner = unsafe { hooks.as_ref() }.map_or(libxl_sigchld_owner_libxl, |hooks| hooks.chldowner);
+        if owner > libxl_sigchld_owner_libxl_always_selective_reap {
+            invalid(&context, name, &format!("there is no SIGCHLD owner {owner}"));
+            return;
+        }
+        if let Some((real, ctx)) = real {
+            // SAFETY: the caller's arguments, and the context that stands beside ours.
+            unsafe { (real.libxl_childproc_setmode)(ctx, hooks.cast(), user) };
+        }
     })
 }
 
@@ -88,8 +107,12 @@ pub unsafe extern "C" fn libxl_childproc_setmode(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_childproc_reaped(ctx: *mut libxl_ctx, pid: pid_t, status: c_int) -> c_int {
     entry!("libxl_childproc_reaped", ERROR_FAIL, {
-        let _ = (ctx, pid, status);
-        ERROR_NI
+        match (context("libxl_childproc_reaped", ctx), real(ctx)) {
+            (Err(rc), _) => rc,
+            // SAFETY: the caller's arguments, and the context that stands beside ours.
+            (Ok(_), Some((real, ctx))) => unsafe { (real.libxl_childproc_reaped)(ctx, pid, status) },
+            (Ok(_), None) => ERROR_UNKNOWN_CHILD,
+        }
     })
 }
 
@@ -108,7 +131,11 @@ pub unsafe extern "C" fn libxl_childproc_reaped(ctx: *mut libxl_ctx, pid: pid_t,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
     entry!("libxl_childproc_sigchld_occurred", (), {
-        let _ = ctx;
+        let Ok(_context) = context("libxl_childproc_sigchld_occurred", ctx) else { return };
+        if let Some((real, ctx)) = real(ctx) {
+            // SAFETY: the context that stands beside ours.
+            unsafe { (real.libxl_childproc_sigchld_occurred)(ctx) };
+        }
     })
 }
 
@@ -127,6 +154,14 @@ pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_postfork_child_noexec(ctx: *mut libxl_ctx) {
     entry!("libxl_postfork_child_noexec", (), {
-        let _ = ctx;
+        if ctx.is_null() {
+            stderr_line(format_args!("libxl_postfork_child_noexec: the context is NULL"));
+        }
+        context::forget_all();
+        // Ours are forgotten first: what libxenlight now takes back through our hooks concerns nobody.
+        if let Some((real, ctx)) = real(ctx).filter(|(_, ctx)| !ctx.is_null()) {
+            // SAFETY: the caller says that this is a forked child, and that the context was the parent's.
+            unsafe { (real.libxl_postfork_child_noexec)(ctx) };
+        }
     })
 }

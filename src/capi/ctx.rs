@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Contexts. `<libxl.h>` declares these two functions, not `<libxl_event.h>`; a program without libxenlight needs them.
 
-use std::ffi::{c_int, c_uint};
+use std::cell::Cell;
+use std::ffi::{c_int, c_uint, c_void};
+use std::ptr::NonNull;
+use std::sync::Arc;
 
-use super::entry::entry;
-use super::types::*;
+use super::beside;
+use super::entry::{entry, stderr_line};
+use super::handle::{number, real};
+use crate::abi::*;
+use crate::companion::{self, Libxenlight};
+use crate::context::{self, Context};
+use crate::error::Error;
+use crate::xen::log::{self, Level, Line, LogSink, NullLog, XtlLog};
 
 /// What `libxl_ctx` names. Applications see the pointer alone.
 pub struct libxl__ctx {
@@ -39,9 +48,91 @@ pub unsafe extern "C" fn libxl_ctx_alloc(
     lg: *mut xentoollog_logger,
 ) -> c_int {
     entry!("libxl_ctx_alloc", ERROR_FAIL, {
-        let _ = (pctx, version, flags, lg);
-        ERROR_NI
+        if pctx.is_null() {
+            stderr_line(format_args!("libxl_ctx_alloc: the place for the context is NULL"));
+            return ERROR_INVAL;
+        }
+        // SAFETY: not null, so writable.
+        unsafe { *pctx = std::ptr::null_mut() };
+        let sink: Arc<dyn LogSink> = match NonNull::new(lg) {
+            // SAFETY: the caller's logger outlives the context.
+            Some(logger) => Arc::new(unsafe { XtlLog::new(logger.cast()) }),
+            None => Arc::new(NullLog),
+        };
+        let opened = match (version, companion::find()) {
+            (LIBXL_VERSION, Some(real)) => open_beside(real, flags, lg, &sink),
+            (LIBXL_VERSION, None) => open_alone(&sink),
+            (other, _) => Err(Refusal::Ours(Error::Version(other))),
+        };
+        match opened {
+            Ok(ctx) => {
+                // SAFETY: as above.
+                unsafe { *pctx = ctx };
+                0
+            }
+            Err(Refusal::Real(rc)) => rc,
+            Err(Refusal::Ours(error)) => {
+                sink.write(&Line::failure(Level::Error, "libxl_ctx_alloc", &error));
+                number(&error)
+            }
+        }
     })
+}
+
+/// Why there is no context.
+enum Refusal {
+    /// libxenlight has refused, and has logged it.
+    Real(c_int),
+    /// We have.
+    Ours(Error),
+}
+
+fn open_alone(log: &Arc<dyn LogSink>) -> Result<*mut libxl_ctx, Refusal> {
+    let context = Context::standalone(log.clone()).map_err(Refusal::Ours)?;
+    // The address is only a name.
+    let ctx = Arc::as_ptr(&context).addr();
+    context::insert(ctx, context);
+    Ok(ctx as *mut libxl_ctx)
+}
+
+thread_local! {
+    /// This thread is inside libxenlight's `libxl_ctx_alloc`, which frees the context itself if it fails half-way, by
+    /// functions that we export: they are passed on, though we don't know the context.
+    static IN_REAL_ALLOC: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a context that we don't know may be libxenlight's all the same.
+pub(super) fn in_real_alloc() -> bool {
+    IN_REAL_ALLOC.with(Cell::get)
+}
+
+fn open_beside(
+    real: &'static Libxenlight,
+    flags: c_uint,
+    logger: *mut xentoollog_logger,
+    log: &Arc<dyn LogSink>,
+) -> Result<*mut libxl_ctx, Refusal> {
+    // libxenlight can't do without a logger.
+    let logger: *mut c_void = if logger.is_null() { log::silent_logger() } else { logger.cast() };
+    let mut ctx = std::ptr::null_mut();
+    IN_REAL_ALLOC.with(|inside| inside.set(true));
+    // SAFETY: libxenlight's own function, with the caller's arguments.
+    let rc = unsafe { (real.libxl_ctx_alloc)(&mut ctx, LIBXL_VERSION, flags, logger) };
+    IN_REAL_ALLOC.with(|inside| inside.set(false));
+    if rc != 0 {
+        return Err(Refusal::Real(rc));
+    }
+    match Context::beside(beside::real_context(real, ctx), log.clone()) {
+        Ok(context) => context::insert(ctx.addr(), context),
+        Err(error) => {
+            // SAFETY: opened above, known to nobody.
+            unsafe { (real.libxl_ctx_free)(ctx) };
+            return Err(Refusal::Ours(error));
+        }
+    }
+    // SAFETY: fresh, and just inserted.
+    unsafe { beside::adopt(real, ctx) };
+    Ok(ctx.cast())
 }
 
 /// Closes a context: stops its generators, frees the events that nobody has fetched, and closes its descriptors.
@@ -61,7 +152,27 @@ pub unsafe extern "C" fn libxl_ctx_alloc(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_ctx_free(ctx: *mut libxl_ctx) -> c_int {
     entry!("libxl_ctx_free", ERROR_FAIL, {
-        let _ = ctx;
-        ERROR_NI
+        if ctx.is_null() {
+            return 0;
+        }
+        let Some(context) = context::lookup(ctx.addr()) else {
+            return match real(ctx) {
+                // SAFETY: libxenlight's own half-made context.
+                Some((real, ctx)) if in_real_alloc() => unsafe { (real.libxl_ctx_free)(ctx) },
+                _ => {
+                    stderr_line(format_args!("libxl_ctx_free: {ctx:p} is not a context"));
+                    ERROR_INVAL
+                }
+            };
+        };
+        context.close();
+        let rc = match real(ctx) {
+            // SAFETY: opened by `open_beside`; freed once, as the registry knew it.
+            Some((real, ctx)) if context.is_beside() => unsafe { (real.libxl_ctx_free)(ctx) },
+            _ => 0,
+        };
+        context.finish();
+        context::remove(ctx.addr(), &context);
+        rc
     })
 }

@@ -3,9 +3,17 @@
 
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
+use std::ffi::CString;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
 use super::ctx::libxl_ctx;
 use super::entry::entry;
-use super::types::*;
+use super::handle::{context, failed, invalid};
+use crate::abi::*;
+use crate::context::{Context, EventHooks, Predicate};
+use crate::error::Result;
+use crate::event::Event;
 
 /// The mask of all event types, for a `typemask` or an `event_occurs_mask`.
 ///
@@ -50,9 +58,47 @@ pub unsafe extern "C" fn libxl_event_check(
     predicate_user: *mut c_void,
 ) -> c_int {
     entry!("libxl_event_check", ERROR_FAIL, {
-        let _ = (ctx, event_r, typemask, predicate, predicate_user);
-        ERROR_NI
+        let retrieve = |context: &Context, predicate: Option<&mut Predicate<'_>>| context.check(typemask, predicate);
+        // SAFETY: the caller's promises are the same.
+        unsafe { retrieve_with("libxl_event_check", ctx, event_r, predicate, predicate_user, retrieve) }
     })
+}
+
+/// What check and wait have in common: the arguments before, the event after.
+///
+/// # Safety
+/// As for [`libxl_event_check`].
+unsafe fn retrieve_with(
+    name: &str,
+    ctx: *mut libxl_ctx,
+    event_r: *mut *mut libxl_event,
+    predicate: libxl_event_predicate,
+    predicate_user: *mut c_void,
+    retrieve: impl FnOnce(&Context, Option<&mut Predicate<'_>>) -> Result<Event>,
+) -> c_int {
+    let context = match context(name, ctx) {
+        Ok(context) => context,
+        Err(rc) => return rc,
+    };
+    if event_r.is_null() {
+        return invalid(&context, name, "the place for the event is NULL");
+    }
+    let result = match predicate {
+        None => retrieve(&context, None),
+        Some(predicate) => {
+            // SAFETY: the caller's function, given an event that stays as it is for the time of the call.
+            let mut wanted = |event: &Event| unsafe { predicate(event.as_ptr(), predicate_user) } != 0;
+            retrieve(&context, Some(&mut wanted))
+        }
+    };
+    match result {
+        Ok(event) => {
+            // SAFETY: not null, so writable.
+            unsafe { *event_r = event.into_raw().as_ptr() };
+            0
+        }
+        Err(error) => failed(&context, name, &error),
+    }
 }
 
 /// Like libxl_event_check, but blocks until there is an event that matches.
@@ -78,8 +124,9 @@ pub unsafe extern "C" fn libxl_event_wait(
     predicate_user: *mut c_void,
 ) -> c_int {
     entry!("libxl_event_wait", ERROR_FAIL, {
-        let _ = (ctx, event_r, typemask, predicate, predicate_user);
-        ERROR_NI
+        let retrieve = |context: &Context, predicate: Option<&mut Predicate<'_>>| context.wait(typemask, predicate);
+        // SAFETY: the caller's promises are the same.
+        unsafe { retrieve_with("libxl_event_wait", ctx, event_r, predicate, predicate_user, retrieve) }
     })
 }
 
@@ -95,7 +142,9 @@ pub unsafe extern "C" fn libxl_event_wait(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_event_free(ctx: *mut libxl_ctx, event: *mut libxl_event) {
     entry!("libxl_event_free", (), {
-        let _ = (ctx, event);
+        let _ = ctx;
+        // SAFETY: the caller gives the event away.
+        drop(NonNull::new(event).map(|event| unsafe { Event::from_raw(event) }));
     })
 }
 
@@ -142,6 +191,45 @@ pub unsafe extern "C" fn libxl_event_register_callbacks(
     user: *mut c_void,
 ) {
     entry!("libxl_event_register_callbacks", (), {
-        let _ = (ctx, hooks, user);
+        let Ok(context) = context("libxl_event_register_callbacks", ctx) else { return };
+        // SAFETY: NULL, or the caller's table.
+        let Some(hooks) = (unsafe { hooks.as_ref() }) else { return context.set_event_hooks(None) };
+        if hooks.event_occurs.is_none() && hooks.event_occurs_mask != 0 {
+            invalid(&context, "libxl_event_register_callbacks", "there is a mask, but event_occurs is NULL");
+            return;
+        }
+        context.set_event_hooks(Some(Arc::new(Callbacks { hooks: *hooks, user })));
     })
+}
+
+/// An application's callbacks.
+struct Callbacks {
+    hooks: libxl_event_hooks,
+    user: *mut c_void,
+}
+
+// SAFETY: the header says that callbacks run on any thread that calls the library; `user` is only handed back.
+unsafe impl Send for Callbacks {}
+// SAFETY: as above.
+unsafe impl Sync for Callbacks {}
+
+impl EventHooks for Callbacks {
+    fn mask(&self) -> u64 {
+        self.hooks.event_occurs_mask
+    }
+
+    fn event_occurs(&self, event: Event) {
+        if let Some(event_occurs) = self.hooks.event_occurs {
+            // SAFETY: the application's function; the event becomes its own.
+            unsafe { event_occurs(self.user, event.into_raw().as_ptr()) };
+        }
+    }
+
+    fn disaster(&self, event_type: u32, message: &str, errno: i32) -> bool {
+        let Some(disaster) = self.hooks.disaster else { return false };
+        let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
+        // SAFETY: the application's function; the string lives through the call.
+        unsafe { disaster(self.user, event_type, message.as_ptr(), errno) };
+        true
+    }
 }

@@ -7,7 +7,10 @@ use std::ffi::{c_char, c_int};
 
 use super::ctx::libxl_ctx;
 use super::entry::entry;
-use super::types::*;
+use super::handle::{context, failed, invalid, real};
+use crate::abi::*;
+use crate::error::Error;
+use crate::evgen::monitor::Key;
 
 /// What `libxl_evgen_domain_death` names. Applications see the pointer alone.
 pub struct libxl__evgen_domain_death {
@@ -46,8 +49,22 @@ pub unsafe extern "C" fn libxl_evenable_domain_death(
     evgen_out: *mut *mut libxl_evgen_domain_death,
 ) -> c_int {
     entry!("libxl_evenable_domain_death", ERROR_FAIL, {
-        let _ = (ctx, domid, user, evgen_out);
-        ERROR_NI
+        let name = "libxl_evenable_domain_death";
+        let context = match context(name, ctx) {
+            Ok(context) => context,
+            Err(rc) => return rc,
+        };
+        if evgen_out.is_null() {
+            return invalid(&context, name, "the place for the handle is NULL");
+        }
+        match context.enable_domain_death(domid, user) {
+            Ok(key) => {
+                // SAFETY: not null, so writable.
+                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_domain_death };
+                0
+            }
+            Err(error) => failed(&context, &format!("{name}: domain {domid}"), &error),
+        }
     })
 }
 
@@ -62,7 +79,14 @@ pub unsafe extern "C" fn libxl_evenable_domain_death(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_evdisable_domain_death(ctx: *mut libxl_ctx, evgen: *mut libxl_evgen_domain_death) {
     entry!("libxl_evdisable_domain_death", (), {
-        let _ = (ctx, evgen);
+        let name = "libxl_evdisable_domain_death";
+        if evgen.is_null() {
+            return;
+        }
+        let Ok(context) = context(name, ctx) else { return };
+        if let Err(error) = context.disable_domain_death(Key::from(evgen.addr() as u64)) {
+            failed(&context, name, &error);
+        }
     })
 }
 
@@ -96,8 +120,19 @@ pub unsafe extern "C" fn libxl_evenable_disk_eject(
     evgen_out: *mut *mut libxl_evgen_disk_eject,
 ) -> c_int {
     entry!("libxl_evenable_disk_eject", ERROR_FAIL, {
-        let _ = (ctx, domid, vdev, user, evgen_out);
-        ERROR_NI
+        let name = "libxl_evenable_disk_eject";
+        let context = match context(name, ctx) {
+            Ok(context) => context,
+            Err(rc) => return rc,
+        };
+        if vdev.is_null() || evgen_out.is_null() {
+            return invalid(&context, name, "the disk's name or the place for the handle is NULL");
+        }
+        let Some((real, ctx)) = real(ctx) else {
+            return failed(&context, name, &Error::NotImplemented("watching a disk"));
+        };
+        // SAFETY: the caller's arguments, and the context that stands beside ours.
+        unsafe { (real.libxl_evenable_disk_eject)(ctx, domid, vdev, user, evgen_out.cast()) }
     })
 }
 
@@ -111,6 +146,17 @@ pub unsafe extern "C" fn libxl_evenable_disk_eject(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_evdisable_disk_eject(ctx: *mut libxl_ctx, evgen: *mut libxl_evgen_disk_eject) {
     entry!("libxl_evdisable_disk_eject", (), {
-        let _ = (ctx, evgen);
+        let name = "libxl_evdisable_disk_eject";
+        if evgen.is_null() {
+            return;
+        }
+        let Ok(context) = context(name, ctx) else { return };
+        match real(ctx) {
+            // SAFETY: the handle is one that libxenlight gave for this context.
+            Some((real, ctx)) => unsafe { (real.libxl_evdisable_disk_eject)(ctx, evgen.cast()) },
+            None => {
+                invalid(&context, name, "no generator has this handle");
+            }
+        }
     })
 }

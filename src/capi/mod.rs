@@ -17,10 +17,13 @@
 // The names are C's.
 #![allow(non_camel_case_types, non_upper_case_globals)]
 
+mod beside;
 pub mod childproc;
 pub mod ctx;
 pub(crate) mod entry;
-pub mod evgen;
 pub mod event;
+pub mod evgen;
+mod handle;
 pub mod osevent;
-pub mod types;
+
+pub use crate::abi as types;

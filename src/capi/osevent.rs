@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The application's event loop: with poll(2), or with hooks.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_short, c_void};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{pollfd, timeval};
 
 use super::ctx::libxl_ctx;
 use super::entry::entry;
-#[allow(unused_imports)] // for the bodies
-use super::types::*;
+use super::handle::{context, failed, invalid};
+use crate::abi::*;
+use crate::context::{Context, OsEventHooks};
 
 /// Says what to wait for: prepares a call of poll(2).
 ///
@@ -38,8 +43,26 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
     now: timeval,
 ) -> c_int {
     entry!("libxl_osevent_beforepoll", ERROR_FAIL, {
-        let _ = (ctx, nfds_io, fds, timeout_upd, now);
-        ERROR_NI
+        let (name, _) = ("libxl_osevent_beforepoll", now);
+        let context = match context(name, ctx) {
+            Ok(context) => context,
+            Err(rc) => return rc,
+        };
+        // SAFETY: NULL, or the caller's number.
+        let Some(room) = (unsafe { nfds_io.as_mut() }).filter(|_| !timeout_upd.is_null()) else {
+            return invalid(&context, name, "the place for the number or for the timeout is NULL");
+        };
+        let have = std::mem::replace(room, 1);
+        if have < 1 {
+            return ERROR_BUFFERFULL;
+        }
+        // SAFETY: NULL, or room for at least one entry.
+        let Some(entry) = (unsafe { fds.as_mut() }) else {
+            *room = have;
+            return invalid(&context, name, "the array is NULL, though it is said to have room");
+        };
+        *entry = pollfd { fd: context.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        0
     })
 }
 
@@ -59,7 +82,28 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_osevent_afterpoll(ctx: *mut libxl_ctx, nfds: c_int, fds: *const pollfd, now: timeval) {
     entry!("libxl_osevent_afterpoll", (), {
-        let _ = (ctx, nfds, fds, now);
+        let (name, _) = ("libxl_osevent_afterpoll", now);
+        let Ok(context) = context(name, ctx) else { return };
+        let Ok(count @ 1..) = usize::try_from(nfds) else {
+            // There was nothing to poll, but there is the time of day.
+            if context.overdue() {
+                context.occurred();
+            }
+            return;
+        };
+        if fds.is_null() {
+            invalid(&context, name, "the array is NULL, though it is said to have entries");
+            return;
+        }
+        // SAFETY: not null, so that many entries.
+        let fds = unsafe { std::slice::from_raw_parts(fds, count) };
+        let ours = context.fd().as_raw_fd();
+        let Some(entry) = fds.iter().find(|entry| entry.fd == ours && entry.revents != 0) else { return };
+        if entry.revents & libc::POLLNVAL != 0 {
+            invalid(&context, name, "the library's descriptor has been closed by someone else");
+            return;
+        }
+        context.occurred();
     })
 }
 
@@ -133,8 +177,88 @@ pub unsafe extern "C" fn libxl_osevent_register_hooks(
     user: *mut c_void,
 ) {
     entry!("libxl_osevent_register_hooks", (), {
-        let _ = (ctx, hooks, user);
+        let name = "libxl_osevent_register_hooks";
+        let Ok(context) = context(name, ctx) else { return };
+        // SAFETY: NULL, or the caller's table.
+        let hooks = unsafe { hooks.as_ref() };
+        let complete = hooks.and_then(|hooks| hooks.fd_register.zip(hooks.fd_deregister));
+        let Some((fd_register, fd_deregister)) = complete else {
+            invalid(&context, name, "there are no hooks, or none for descriptors");
+            return;
+        };
+        let hooks = Hooks {
+            fd_register,
+            fd_deregister,
+            user,
+            registration: AtomicPtr::new(std::ptr::null_mut()),
+            for_libxl: ctx,
+        };
+        if let Err(error) = context.set_os_hooks(Arc::new(hooks)) {
+            failed(&context, name, &error);
+        }
     })
+}
+
+/// An application's hooks, with what it has stored for our one descriptor.
+struct Hooks {
+    fd_register: FdRegister,
+    fd_deregister: FdDeregister,
+    user: *mut c_void,
+    /// What `fd_register` has stored. Written and read by one thread at a time (the context's gate).
+    registration: AtomicPtr<c_void>,
+    for_libxl: *mut libxl_ctx,
+}
+
+type FdRegister = unsafe extern "C" fn(*mut c_void, c_int, *mut *mut c_void, c_short, *mut c_void) -> c_int;
+type FdDeregister = unsafe extern "C" fn(*mut c_void, c_int, *mut c_void);
+
+// SAFETY: the header says that hooks run on any thread that calls the library; the pointers are only handed back.
+unsafe impl Send for Hooks {}
+// SAFETY: as above.
+unsafe impl Sync for Hooks {}
+
+thread_local! {
+    /// This thread is inside one of the application's hooks.
+    static IN_HOOK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls a hook, noting that we are inside it.
+fn call_hook<R>(hook: impl FnOnce() -> R) -> R {
+    let outer = IN_HOOK.with(|inside| inside.replace(true));
+    let result = hook();
+    IN_HOOK.with(|inside| inside.set(outer));
+    result
+}
+
+impl OsEventHooks for Hooks {
+    fn fd_register(&self, fd: RawFd) -> Result<(), i32> {
+        let mut registration = std::ptr::null_mut();
+        // SAFETY: the application's function, with arguments as the header promises them.
+        let rc = call_hook(|| unsafe {
+            (self.fd_register)(self.user, fd, &mut registration, libc::POLLIN, self.for_libxl.cast())
+        });
+        if rc != 0 {
+            return Err(rc);
+        }
+        self.registration.store(registration, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn fd_deregister(&self, fd: RawFd) {
+        let registration = self.registration.swap(std::ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the application's function, with what it stored itself.
+        call_hook(|| unsafe { (self.fd_deregister)(self.user, fd, registration) });
+    }
+}
+
+/// The context of an occurrence; `None`, and a log line, where there is none or where it comes from inside a hook.
+fn occurrence(name: &str, ctx: *mut libxl_ctx) -> Option<Arc<Context>> {
+    let context = context(name, ctx).ok()?;
+    if IN_HOOK.with(Cell::get) {
+        invalid(&context, name, "called from inside a hook; ignored");
+        return None;
+    }
+    Some(context)
 }
 
 /// To be called by the application's event loop when a descriptor that it was given has something to report.
@@ -159,7 +283,12 @@ pub unsafe extern "C" fn libxl_osevent_occurred_fd(
     revents: c_short,
 ) {
     entry!("libxl_osevent_occurred_fd", (), {
-        let _ = (ctx, for_libxl, fd, events, revents);
+        let (name, _) = ("libxl_osevent_occurred_fd", events);
+        let Some(context) = occurrence(name, ctx) else { return };
+        // Anything else is late, or made up. Whether there is something to do, the descriptor itself knows.
+        if for_libxl.addr() == ctx.addr() && fd == context.fd().as_raw_fd() && revents & libc::POLLNVAL == 0 {
+            context.occurred();
+        }
     })
 }
 
@@ -176,6 +305,11 @@ pub unsafe extern "C" fn libxl_osevent_occurred_fd(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_osevent_occurred_timeout(ctx: *mut libxl_ctx, for_libxl: *mut c_void) {
     entry!("libxl_osevent_occurred_timeout", (), {
-        let _ = (ctx, for_libxl);
+        let _ = for_libxl;
+        if let Some(context) = occurrence("libxl_osevent_occurred_timeout", ctx)
+            && context.overdue()
+        {
+            context.occurred();
+        }
     })
 }

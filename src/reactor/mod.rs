@@ -39,7 +39,7 @@ use nix::time::clock_gettime;
 
 use crate::error::{Error, Result};
 
-pub use timers::Timers;
+pub use timers::{TimerId, Timers};
 
 /// A point in time on CLOCK_MONOTONIC.
 pub type Monotonic = Duration;
@@ -138,7 +138,8 @@ impl Reactor {
 
     /// Sleeps until a source is ready, the waiter's wake-up is raised, or a signal is caught.
     pub fn wait(&self) {
-        let mut fds = [PollFd::new(self.inner.0.as_fd(), PollFlags::POLLIN), PollFd::new(self.waiter.as_fd(), PollFlags::POLLIN)];
+        let mut fds =
+            [PollFd::new(self.inner.0.as_fd(), PollFlags::POLLIN), PollFd::new(self.waiter.as_fd(), PollFlags::POLLIN)];
         match nix::poll::poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             // ENOMEM is all that is left: give the system a moment rather than spin.

@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use xenctrl_sys::{xc_domaininfo_t, xc_interface};
 
+use super::DOMID_LIMIT;
 use super::log::{Capture, Line};
 use super::xenctrl::{self, XenCtrl};
-use super::DOMID_LIMIT;
 use crate::error::{Error, Result};
 
 /// `XEN_DOMINF_*`: the bits and the shutdown reason's place in `flags`.
@@ -136,9 +136,8 @@ impl Hypervisor {
         };
         let mut probe = [DomainInfo(sentinel); 8];
         // SAFETY: room for one entry of up to eight times our size.
-        let found = unsafe {
-            (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast())
-        };
+        let found =
+            unsafe { (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast()) };
         if found < 0 {
             return Err(Error::os("asking the hypervisor for its domains", Errno::last()));
         }

@@ -78,14 +78,7 @@ impl LogSink for StderrLog {
 
 #[link(name = "xentoollog")]
 unsafe extern "C" {
-    fn xtl_log(
-        logger: *mut c_void,
-        level: c_int,
-        errnoval: c_int,
-        context: *const c_char,
-        format: *const c_char,
-        ...
-    );
+    fn xtl_log(logger: *mut c_void, level: c_int, errnoval: c_int, context: *const c_char, format: *const c_char, ...);
 }
 
 /// The application's `xentoollog_logger`.
@@ -191,6 +184,30 @@ unsafe extern "C" fn capture_vmessage(
     if lines.len() < CAPTURE_LIMIT {
         lines.push(Line { level, errno: (errnoval > 0).then(|| Errno::from_raw(errnoval)), text });
     }
+}
+
+/// The head of a `xentoollog_logger` that has nothing behind it.
+#[repr(C)]
+struct SilentLogger {
+    vmessage: unsafe extern "C" fn(*mut c_void, c_int, c_int, *const c_char, *const c_char, VaList),
+    progress: Option<unsafe extern "C" fn()>,
+    destroy: Option<unsafe extern "C" fn()>,
+}
+
+unsafe extern "C" fn say_nothing(
+    _logger: *mut c_void,
+    _level: c_int,
+    _errnoval: c_int,
+    _context: *const c_char,
+    _format: *const c_char,
+    _arguments: VaList,
+) {
+}
+
+/// A `xentoollog_logger *` that drops every line, for libraries that can't do without one. Lives for ever.
+pub fn silent_logger() -> *mut c_void {
+    static SILENT: SilentLogger = SilentLogger { vmessage: say_nothing, progress: None, destroy: None };
+    (&raw const SILENT).cast_mut().cast()
 }
 
 #[cfg(test)]

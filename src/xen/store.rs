@@ -67,6 +67,11 @@ impl Store {
         }
     }
 
+    /// Closes the idle connection: without a watch, nobody asks whether the daemon is there.
+    pub fn stop_idling(&mut self) {
+        self.idle = None;
+    }
+
     /// Readable when [`Store::take_firing`] has something. Exists once a watch has been set.
     pub fn fd(&self) -> RawFd {
         // SAFETY: a live handle.

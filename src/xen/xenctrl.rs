@@ -16,8 +16,7 @@ use xenctrl_sys::{xc_domaininfo_t, xc_interface, xentoollog_logger};
 
 use crate::dynlib::{Library, function};
 
-type InterfaceOpen =
-    unsafe extern "C" fn(*mut xentoollog_logger, *mut xentoollog_logger, c_uint) -> *mut xc_interface;
+type InterfaceOpen = unsafe extern "C" fn(*mut xentoollog_logger, *mut xentoollog_logger, c_uint) -> *mut xc_interface;
 type InterfaceClose = unsafe extern "C" fn(*mut xc_interface) -> c_int;
 type DomainGetinfolist = unsafe extern "C" fn(*mut xc_interface, u32, c_uint, *mut xc_domaininfo_t) -> c_int;
 

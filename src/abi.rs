@@ -10,6 +10,10 @@
 //!   value is undefined behaviour. So each comes as a pair: an integer alias with the C name, which is what crosses the
 //!   boundary, and an enum that lists the values (`…Values`), from which the header's enum and our constants are made.
 //! - Nothing here is read from a caller's memory except through raw pointers in `capi`.
+//! - This is the lowest room: it knows nothing of the others.
+
+// The names are C's.
+#![allow(non_camel_case_types, non_upper_case_globals)]
 
 use std::ffi::{c_char, c_int, c_uchar, c_uint};
 

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What we are connected to: the application's loop, the hypervisor, xenstored's watch; and getting it back.
+//!
+//! These steps wait, or call the application, so they are done without the lock. The *gate* makes each one step for
+//! others: its holder alone changes `armed`, `registered` and the connections, and whoever depends on them waits for it
+//! to open. The thread that holds it may come in again (from a hook), and is let through.
+
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use parking_lot::MutexGuard;
+
+use super::outbox::Item;
+use super::turn::{Later, Token};
+use super::{Context, State, log_later};
+use crate::error::{Error, Result};
+use crate::reactor::{Monotonic, now};
+use crate::xen::hypervisor::Hypervisor;
+use crate::xen::log::{Level, Line};
+use crate::xen::store::{RELEASE_DOMAIN, Store};
+
+/// The token of our watch: seen by xenstored and its logs alone.
+const WATCH_TOKEN: &std::ffi::CStr = c"xlevent";
+
+/// A time without xenstored.
+#[derive(Debug)]
+pub(super) struct Outage {
+    since: Monotonic,
+    tries: u32,
+    told: bool,
+}
+
+/// The pause before the first try; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An outage of this length is a disaster. Trying goes on after it.
+const DISASTER_AFTER: Duration = Duration::from_secs(60);
+
+impl Context {
+    /// Waits for the gate, and takes it; false if this thread has it already.
+    fn enter_gate(&self, state: &mut MutexGuard<'_, State>) -> bool {
+        let me = thread::current().id();
+        while let Some(holder) = state.gate {
+            if holder == me {
+                return false;
+            }
+            self.settled.wait(state);
+        }
+        state.gate = Some(me);
+        true
+    }
+
+    fn leave_gate(&self, state: &mut State) {
+        state.gate = None;
+        self.settled.notify_all();
+    }
+
+    /// Sees to it that generators are served; true if the watch was set by this call. On failure all is as before.
+    pub(super) fn arm(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
+        if state.closed {
+            return Err(Error::Invalid("the context is being freed".to_owned()));
+        }
+        if state.armed && state.gate.is_none() {
+            return Ok(false);
+        }
+        if !self.enter_gate(state) {
+            // From a hook that this very step has called: it will be served when the step is done.
+            return Ok(false);
+        }
+        let result = if state.armed { Ok(false) } else { self.arm_in_gate(state).map(|()| true) };
+        self.leave_gate(state);
+        result
+    }
+
+    fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+        self.register_in_gate(state)?;
+        let store = state.store.take();
+        let need_hypervisor = state.hypervisor.is_none();
+        let connected = MutexGuard::unlocked(state, || {
+            let hypervisor = if need_hypervisor {
+                let (hypervisor, lines) = Hypervisor::open();
+                lines.iter().for_each(|line| self.log.write(line));
+                Some(hypervisor?)
+            } else {
+                None
+            };
+            Ok((hypervisor, watched_store(store)?))
+        });
+        let result = connected.and_then(|(hypervisor, store)| {
+            if hypervisor.is_some() {
+                state.hypervisor = hypervisor;
+            }
+            self.install_store(state, store)
+        });
+        match result {
+            Ok(()) => state.armed = true,
+            Err(_) => self.release_in_gate(state),
+        }
+        self.remember_connections(state);
+        result
+    }
+
+    /// Puts a watched connection's descriptors into the reactor.
+    fn install_store(&self, state: &mut State, store: Store) -> Result<()> {
+        let failed = |errno| Error::os("waiting for xenstored's watches", errno);
+        self.reactor.add(store.fd(), libc::POLLIN, Token::Watch.into()).map_err(failed)?;
+        if let Some(hangup) = store.hangup_fd() {
+            use std::os::fd::AsRawFd;
+            if let Err(errno) = self.reactor.add(hangup.as_raw_fd(), libc::POLLRDHUP, Token::Hangup.into()) {
+                self.reactor.remove(store.fd());
+                return Err(failed(errno));
+            }
+        }
+        state.store = Some(store);
+        Ok(())
+    }
+
+    fn uninstall_store(&self, store: &Store) {
+        use std::os::fd::AsRawFd;
+        self.reactor.remove(store.fd());
+        if let Some(hangup) = store.hangup_fd() {
+            self.reactor.remove(hangup.as_raw_fd());
+        }
+    }
+
+    /// Takes the watch away when no generator is left.
+    pub(super) fn disarm(&self, state: &mut MutexGuard<'_, State>) {
+        if !state.monitor.is_empty() || !state.armed || !self.enter_gate(state) {
+            return;
+        }
+        // Others may have come and gone while we waited for the gate.
+        if state.monitor.is_empty() && state.armed {
+            state.armed = false;
+            state.outage = None;
+            if let Some(mut store) = state.store.take() {
+                self.uninstall_store(&store);
+                let (store, result) = MutexGuard::unlocked(state, || {
+                    let result = store.unwatch(RELEASE_DOMAIN, WATCH_TOKEN);
+                    store.stop_idling();
+                    // A connection that can't take a watch away is of no more use.
+                    (result.is_ok().then_some(store), result)
+                });
+                state.store = store;
+                if let Err(error) = result {
+                    state.outbox.push_back(Item::Log(Line::failure(Level::Warn, "giving up a watch", &error)));
+                }
+            }
+            self.remember_connections(state);
+            self.release_in_gate(state);
+        }
+        self.leave_gate(state);
+        // An enable that came in meanwhile has waited for the gate, and arms again by itself.
+    }
+
+    /// Asks the application to wait for our descriptor, if it has hooks and doesn't yet.
+    pub(super) fn register_descriptor(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+        if state.os_hooks.is_none() || (state.registered && state.gate.is_none()) || !self.enter_gate(state) {
+            return Ok(());
+        }
+        let result = self.register_in_gate(state);
+        self.leave_gate(state);
+        result
+    }
+
+    fn register_in_gate(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+        let Some(hooks) = state.os_hooks.clone().filter(|_| !state.registered) else { return Ok(()) };
+        let fd = self.raw_fd();
+        MutexGuard::unlocked(state, || hooks.fd_register(fd)).map_err(Error::Hook)?;
+        state.registered = true;
+        Ok(())
+    }
+
+    /// Tells the application that there is nothing left to wait for, if that is so.
+    pub(super) fn release_descriptor(&self, state: &mut MutexGuard<'_, State>) {
+        if state.registered && self.enter_gate(state) {
+            self.release_in_gate(state);
+            self.leave_gate(state);
+        }
+    }
+
+    fn release_in_gate(&self, state: &mut MutexGuard<'_, State>) {
+        if state.armed || !state.companion.is_empty() || !state.registered {
+            return;
+        }
+        let Some(hooks) = state.os_hooks.clone() else { return };
+        state.registered = false;
+        let fd = self.raw_fd();
+        MutexGuard::unlocked(state, || hooks.fd_deregister(fd));
+    }
+
+    fn raw_fd(&self) -> i32 {
+        use std::os::fd::AsRawFd;
+        self.fd().as_raw_fd()
+    }
+
+    /// The idle connection has hung up: the daemon is gone. Looks for it again soon.
+    pub(super) fn store_lost(&self, state: &mut State) {
+        let Some(store) = state.store.take() else { return };
+        self.uninstall_store(&store);
+        self.remember_connections(state);
+        state.outbox.push_back(Item::Close(store));
+        let line = Line::new(Level::Warn, "xenstored has gone away; waiting for it to come back");
+        state.outbox.push_back(Item::Log(line));
+        state.outage = Some(Outage { since: now(), tries: 0, told: false });
+        self.schedule(state, now() + FIRST_PAUSE, Later::Reconnect);
+    }
+
+    /// Looks for xenstored, and sets the watch again. The new watch fires at once, and so everything is looked at: what
+    /// happened meanwhile is seen, since state is read, not counted.
+    pub(super) fn reconnect(&self) {
+        let mut state = self.state.lock();
+        if !self.enter_gate(&mut state) {
+            // Inside a hook that was called in the gate: not now.
+            self.schedule(&mut state, now() + FIRST_PAUSE, Later::Reconnect);
+            return;
+        }
+        if state.armed && state.store.is_none() {
+            let connected = MutexGuard::unlocked(&mut state, || watched_store(None));
+            match connected.and_then(|store| self.install_store(&mut state, store)) {
+                Ok(()) => {
+                    let outage =
+                        state.outage.take().map_or(Duration::ZERO, |outage| now().saturating_sub(outage.since));
+                    let text = format!("xenstored is back after {:.1} s", outage.as_secs_f64());
+                    log_later(&mut state, Level::Info, text);
+                }
+                Err(error) => self.still_out(&mut state, &error),
+            }
+            self.remember_connections(&state);
+        }
+        self.leave_gate(&mut state);
+        self.flush(state);
+    }
+
+    fn still_out(&self, state: &mut State, error: &Error) {
+        let outage = state.outage.get_or_insert(Outage { since: now(), tries: 0, told: false });
+        let pause = (FIRST_PAUSE * 2u32.saturating_pow(outage.tries)).min(LONGEST_PAUSE);
+        outage.tries = outage.tries.saturating_add(1).min(16);
+        if !outage.told && now().saturating_sub(outage.since) >= DISASTER_AFTER {
+            outage.told = true;
+            state.outbox.push_back(Item::Disaster {
+                message: format!("xenstored has been away for {} s: {error}", DISASTER_AFTER.as_secs()),
+                errno: error.errno().unwrap_or(Errno::ENOTCONN) as i32,
+            });
+        }
+        self.schedule(state, now() + pause, Later::Reconnect);
+    }
+}
+
+/// A connection with our watch set: the given one if it is still good, else a new one.
+fn watched_store(store: Option<Store>) -> Result<Store> {
+    if let Some(mut store) = store {
+        // It may be from before a restart of the daemon.
+        if store.watch(RELEASE_DOMAIN, WATCH_TOKEN).is_ok() {
+            return Ok(store);
+        }
+    }
+    let mut store = Store::open()?;
+    store.watch(RELEASE_DOMAIN, WATCH_TOKEN)?;
+    Ok(store)
+}

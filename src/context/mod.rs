@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A context: what one `libxl_ctx` has enabled, what has happened, and who wants to know.
+//!
+//! - One lock guards all state ([`State`]). No callback into the application, no call into libxenlight and no wait ever
+//!   happens while it is held. What has to be done outside goes through [`outbox`], in order.
+//! - One thread at a time changes what we are connected to ([`arming`]): that takes calls that wait for xenstored, and
+//!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
+//! - [`turn`] takes in what has become ready, [`retrieval`] gives events out, [`companion`] keeps libxenlight's
+//!   descriptors and timeouts.
+
+mod arming;
+mod companion;
+mod outbox;
+mod registry;
+mod retrieval;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+use std::thread::ThreadId;
+
+use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex};
+
+use crate::error::{Error, Result};
+use crate::event::{Event, Queue};
+use crate::evgen::domain_death::SuspendRule;
+use crate::evgen::monitor::{Key, Monitor};
+use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
+use crate::xen::hypervisor::{self, Hypervisor};
+use crate::xen::log::{Level, Line, LogSink};
+use crate::xen::store::{self, Store};
+
+pub use companion::{ForLibxl, Libxl, RegistrationId, TimeoutId};
+pub use registry::{forget_all, insert, lookup, remove};
+pub use retrieval::Predicate;
+
+/// What an application gives to be told of events by callbacks.
+pub trait EventHooks: Send + Sync {
+    /// Which event types come here rather than into the queue.
+    fn mask(&self) -> u64;
+
+    /// An event, which becomes the application's.
+    fn event_occurs(&self, event: Event);
+
+    /// Events of this type (0: of any) may be missing from here on. False if the application can't be told.
+    fn disaster(&self, event_type: u32, message: &str, errno: i32) -> bool;
+}
+
+/// What an application gives to wait for our descriptor in a loop of its own.
+pub trait OsEventHooks: Send + Sync {
+    /// Call us ([`Context::occurred`]) when the descriptor is readable. The error is the application's own number.
+    fn fd_register(&self, fd: RawFd) -> std::result::Result<(), i32>;
+
+    /// No longer.
+    fn fd_deregister(&self, fd: RawFd);
+}
+
+/// One `libxl_ctx`.
+pub struct Context {
+    reactor: Reactor,
+    log: Arc<dyn LogSink>,
+    /// Held while one thread retrieves, so that what a predicate looks at isn't given to another thread. Taken before
+    /// `state`, and the only lock that is held while a predicate runs; a predicate may take it again.
+    retrieval: ReentrantMutex<()>,
+    state: Mutex<State>,
+    /// The gate has opened.
+    settled: Condvar,
+    /// An event is queued, or nobody polls: for threads in `wait` that leave the polling to another.
+    arrived: Condvar,
+    /// libxenlight has called one of our hooks since the last turn: something may be ready that a caller knows of.
+    stirred: AtomicBool,
+    /// Copies for a forked child, which can't take the lock: another thread of the parent's may have held it.
+    inherited: Inherited,
+    libxl: Option<Arc<dyn Libxl>>,
+}
+
+/// What a parent's context leaves in a forked child.
+#[derive(Debug)]
+struct Inherited {
+    store: AtomicPtr<u8>,
+    hangup: AtomicI32,
+    hypervisor: AtomicPtr<u8>,
+}
+
+/// What the lock guards.
+struct State {
+    queue: Queue,
+    outbox: VecDeque<outbox::Item>,
+    event_hooks: Option<Arc<dyn EventHooks>>,
+    os_hooks: Option<Arc<dyn OsEventHooks>>,
+    /// The application has been asked to watch our descriptor. Changed by the gate's holder only.
+    registered: bool,
+    monitor: Monitor,
+    hypervisor: Option<Hypervisor>,
+    store: Option<Store>,
+    /// Generators are served: there is a watch, or one is being set again after xenstored went. Changed by the gate's
+    /// holder only.
+    armed: bool,
+    /// Since when, and how often, xenstored has been looked for in vain.
+    outage: Option<arming::Outage>,
+    /// Scans that failed one after another.
+    failed_scans: u32,
+    companion: companion::Sources,
+    timers: Timers<turn::Later>,
+    /// [`turn::Later::Fresh`] is among the timers.
+    fresh_due: bool,
+    /// Who changes what we are connected to.
+    gate: Option<ThreadId>,
+    /// A thread in `wait` sleeps in the reactor.
+    polling: bool,
+    /// Its wake-up is raised.
+    waiter_woken: bool,
+    /// The application's wake-up is raised.
+    application_woken: bool,
+    /// The application's loop is in a call of ours that it will follow with a look at the queue.
+    application_here: bool,
+    closed: bool,
+}
+
+impl Context {
+    /// A context of our own, connected to the hypervisor and to xenstored.
+    pub fn standalone(log: Arc<dyn LogSink>) -> Result<Arc<Self>> {
+        let (hypervisor, lines) = Hypervisor::open();
+        lines.iter().for_each(|line| log.write(line));
+        let hypervisor = hypervisor?;
+        let store = Store::open()?;
+        Self::new(log, Some(hypervisor), Some(store), None)
+    }
+
+    /// A context beside one of libxenlight's. Nothing is connected until it has to be.
+    pub fn beside(libxl: Arc<dyn Libxl>, log: Arc<dyn LogSink>) -> Result<Arc<Self>> {
+        Self::new(log, None, None, Some(libxl))
+    }
+
+    fn new(
+        log: Arc<dyn LogSink>,
+        hypervisor: Option<Hypervisor>,
+        store: Option<Store>,
+        libxl: Option<Arc<dyn Libxl>>,
+    ) -> Result<Arc<Self>> {
+        let inherited = Inherited {
+            store: AtomicPtr::new(store.as_ref().map_or(std::ptr::null_mut(), Store::raw)),
+            hangup: AtomicI32::new(-1),
+            hypervisor: AtomicPtr::new(hypervisor.as_ref().map_or(std::ptr::null_mut(), Hypervisor::raw)),
+        };
+        let state = State {
+            queue: Queue::default(),
+            outbox: VecDeque::new(),
+            event_hooks: None,
+            os_hooks: None,
+            registered: false,
+            monitor: Monitor::new(suspend_rule()),
+            hypervisor,
+            store,
+            armed: false,
+            outage: None,
+            failed_scans: 0,
+            companion: companion::Sources::default(),
+            timers: Timers::default(),
+            fresh_due: false,
+            gate: None,
+            polling: false,
+            waiter_woken: false,
+            application_woken: false,
+            application_here: false,
+            closed: false,
+        };
+        Ok(Arc::new(Context {
+            reactor: Reactor::new(turn::Token::Timer.into())?,
+            log,
+            retrieval: ReentrantMutex::new(()),
+            state: Mutex::new(state),
+            settled: Condvar::new(),
+            arrived: Condvar::new(),
+            stirred: AtomicBool::new(false),
+            inherited,
+            libxl,
+        }))
+    }
+
+    /// The one descriptor that everything hangs off: readable when [`Context::occurred`] has something to do.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.reactor.fd()
+    }
+
+    /// Whether there is a context of libxenlight's beside this one.
+    pub fn is_beside(&self) -> bool {
+        self.libxl.is_some()
+    }
+
+    /// Writes a line to the application's log. No lock of the caller's may be held.
+    pub fn log(&self, line: &Line) {
+        self.log.write(line);
+    }
+
+    /// Sends events whose type is in the hooks' mask to the application instead of into the queue. What is queued stays
+    /// queued.
+    pub fn set_event_hooks(&self, hooks: Option<Arc<dyn EventHooks>>) {
+        self.state.lock().event_hooks = hooks;
+    }
+
+    /// Lets the application's loop wait for our descriptor. Only before there is anything to wait for.
+    pub fn set_os_hooks(&self, hooks: Arc<dyn OsEventHooks>) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.os_hooks.is_some() {
+            return Err(Error::Invalid("hooks are registered already".to_owned()));
+        }
+        if state.armed || !state.companion.is_empty() || state.gate.is_some() {
+            return Err(Error::Invalid("hooks must be registered before anything is enabled".to_owned()));
+        }
+        state.os_hooks = Some(hooks);
+        Ok(())
+    }
+
+    /// Generates DOMAIN_SHUTDOWN and DOMAIN_DEATH for a domain, beginning with its present state.
+    pub fn enable_domain_death(&self, domid: u32, user: u64) -> Result<Key> {
+        let mut state = self.state.lock();
+        let newly_armed = self.arm(&mut state)?;
+        let key = state.monitor.insert(domid, user);
+        // A new watch fires once by itself, and everything is looked at then.
+        if !newly_armed && !state.fresh_due {
+            state.fresh_due = true;
+            self.schedule(&mut state, now(), turn::Later::Fresh);
+        }
+        Ok(key)
+    }
+
+    /// Ends what [`Context::enable_domain_death`] began. Events that are queued stay queued.
+    pub fn disable_domain_death(&self, key: Key) -> Result<()> {
+        let mut state = self.state.lock();
+        if !state.monitor.remove(key) {
+            return Err(Error::Invalid(format!("no generator has the handle {:#x}", u64::from(key))));
+        }
+        self.disarm(&mut state);
+        self.flush(state);
+        Ok(())
+    }
+
+    /// Before libxenlight frees the context beside ours: no more events, threads in `wait` return.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.monitor = Monitor::default();
+        state.event_hooks = None;
+        self.arrived.notify_all();
+        if state.polling {
+            self.reactor.wake_waiter();
+            state.waiter_woken = true;
+        }
+        self.disarm(&mut state);
+        self.flush(state);
+    }
+
+    /// After it has: the application's loop no longer needs our descriptor.
+    pub fn finish(&self) {
+        let mut state = self.state.lock();
+        state.companion.clear();
+        self.release_descriptor(&mut state);
+        self.flush(state);
+    }
+
+    /// In a forked child: closes the descriptors without a word to anyone. The context must not be used again, nor
+    /// dropped.
+    fn abandon(&self) {
+        let take = |pointer: &AtomicPtr<u8>| pointer.swap(std::ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: handles of the parent's, which this process leaves to it.
+        unsafe {
+            store::abandon(take(&self.inherited.store));
+            hypervisor::abandon(take(&self.inherited.hypervisor));
+        }
+        let hangup = self.inherited.hangup.swap(-1, Ordering::Relaxed);
+        for fd in self.reactor.descriptors().into_iter().chain([hangup]) {
+            // SAFETY: descriptors of our own that nothing in this process uses any more, or -1.
+            unsafe { libc::close(fd) };
+        }
+    }
+
+    /// Adds a deadline.
+    fn schedule(&self, state: &mut State, deadline: Monotonic, what: turn::Later) -> TimerId {
+        let (id, earliest) = state.timers.insert(deadline, what);
+        if earliest {
+            self.reactor.set_timer(deadline);
+        }
+        id
+    }
+
+    /// Puts an event where its subscriber will find it, and wakes who may be waiting for it.
+    fn deliver(&self, state: &mut State, event: Event) {
+        let bit = 1u64.checked_shl(event.event_type()).unwrap_or(0);
+        match &state.event_hooks {
+            Some(hooks) if hooks.mask() & bit != 0 => {
+                let hooks = hooks.clone();
+                state.outbox.push_back(outbox::Item::Event(hooks, event));
+            }
+            _ => {
+                state.queue.push(event);
+                if !state.application_here && !state.application_woken {
+                    state.application_woken = true;
+                    self.reactor.wake_application();
+                }
+                if state.polling && !state.waiter_woken {
+                    state.waiter_woken = true;
+                    self.reactor.wake_waiter();
+                }
+                self.arrived.notify_all();
+            }
+        }
+    }
+
+    fn remember_connections(&self, state: &State) {
+        let store = state.store.as_ref();
+        self.inherited.store.store(store.map_or(std::ptr::null_mut(), Store::raw), Ordering::Relaxed);
+        let hangup = store.and_then(Store::hangup_fd).map_or(-1, |fd| fd.as_fd().as_raw_fd());
+        self.inherited.hangup.store(hangup, Ordering::Relaxed);
+        let hypervisor = state.hypervisor.as_ref().map_or(std::ptr::null_mut(), Hypervisor::raw);
+        self.inherited.hypervisor.store(hypervisor, Ordering::Relaxed);
+    }
+}
+
+/// A line for the outbox.
+fn log_later(state: &mut MutexGuard<'_, State>, level: Level, text: impl Into<String>) {
+    state.outbox.push_back(outbox::Item::Log(Line::new(level, text)));
+}
+
+/// `XLEVENT_REPORT_SUSPEND=1` brings libxl's old rule back, for who relies on it.
+fn suspend_rule() -> SuspendRule {
+    match std::env::var_os("XLEVENT_REPORT_SUSPEND") {
+        Some(value) if value == "1" => SuspendRule::Report,
+        _ => SuspendRule::Hide,
+    }
+}

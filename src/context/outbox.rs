@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What has to be done without the lock, in order: calls to the application and to libxenlight, log lines.
+//!
+//! Filled under the lock, emptied by whoever comes to the end of a call, one item at a time: an item may call us again,
+//! which then goes on with the rest, and a callback that takes its time doesn't hold up what other threads find.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use super::{Context, EventHooks, ForLibxl, State};
+use crate::event::Event;
+use crate::xen::log::{Level, Line, LogSink, StderrLog};
+use crate::xen::store::Store;
+
+/// Something to do.
+pub(super) enum Item {
+    /// An event for a callback.
+    Event(Arc<dyn EventHooks>, Event),
+    /// A line for the log.
+    Log(Line),
+    /// Events may be missing from here on.
+    Disaster { message: String, errno: i32 },
+    /// A descriptor of libxenlight's is ready.
+    LibxlFd { for_libxl: ForLibxl, fd: i32, events: i16, revents: i16 },
+    /// A timeout of libxenlight's has passed.
+    LibxlTimeout(ForLibxl),
+    /// xenstored is to be looked for.
+    Reconnect,
+    /// A connection to a xenstored that has gone is to be closed, which waits for its thread to end.
+    Close(Store),
+}
+
+impl Context {
+    /// Empties the outbox, and gives up the lock.
+    pub(super) fn flush(&self, mut state: MutexGuard<'_, State>) {
+        while let Some(item) = state.outbox.pop_front() {
+            MutexGuard::unlocked(&mut state, || self.perform(item));
+        }
+    }
+
+    fn perform(&self, item: Item) {
+        match item {
+            Item::Event(hooks, event) => hooks.event_occurs(event),
+            Item::Log(line) => self.log.write(&line),
+            Item::Disaster { message, errno } => self.disaster(0, &message, errno),
+            Item::LibxlFd { for_libxl, fd, events, revents } => {
+                self.libxl.iter().for_each(|libxl| libxl.occurred_fd(for_libxl, fd, events, revents));
+            }
+            Item::LibxlTimeout(for_libxl) => self.libxl.iter().for_each(|libxl| libxl.occurred_timeout(for_libxl)),
+            Item::Reconnect => self.reconnect(),
+            Item::Close(store) => drop(store),
+        }
+    }
+
+    /// Tells the application that events may be missing. If it has no way to be told, it is ended, as the header says:
+    /// it would wait for ever for what doesn't come.
+    pub fn disaster(&self, event_type: u32, message: &str, errno: i32) {
+        let line = Line {
+            level: Level::Critical,
+            errno: (errno > 0).then(|| nix::errno::Errno::from_raw(errno)),
+            text: format!("disaster: {message}"),
+        };
+        self.log.write(&line);
+        let hooks = self.state.lock().event_hooks.clone();
+        if hooks.is_some_and(|hooks| hooks.disaster(event_type, message, errno)) {
+            return;
+        }
+        StderrLog.write(&line);
+        std::process::exit(-1);
+    }
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which contexts there are: from a `libxl_ctx *` as a number to the context.
+//!
+//! A pointer from C is looked up, never followed, so an unknown one is an error and not a crash. The registry is the
+//! one piece that all contexts share, and what a forked child has to find whole: see [`forget_all`].
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Once};
+
+use parking_lot::RwLock;
+use parking_lot::lock_api::RawRwLock as _;
+
+use super::Context;
+
+type Contexts = HashMap<usize, Arc<Context>, BuildHasherDefault<AddressHasher>>;
+
+static CONTEXTS: RwLock<Contexts> = RwLock::new(Contexts::with_hasher(BuildHasherDefault::new()));
+
+/// Addresses are their own hash, mixed so that the allocator's alignment doesn't show.
+#[derive(Debug, Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    }
+}
+
+/// The context of that address.
+pub fn lookup(address: usize) -> Option<Arc<Context>> {
+    CONTEXTS.read().get(&address).cloned()
+}
+
+/// Adds a context.
+pub fn insert(address: usize, context: Arc<Context>) {
+    hold_during_fork();
+    let before = CONTEXTS.write().insert(address, context);
+    // The address was freed behind our back, and given out again.
+    drop(before);
+}
+
+/// Takes out a context, unless the address is another's by now.
+pub fn remove(address: usize, context: &Arc<Context>) -> bool {
+    let mut contexts = CONTEXTS.write();
+    let removed = match contexts.get(&address) {
+        Some(present) if Arc::ptr_eq(present, context) => contexts.remove(&address),
+        _ => None,
+    };
+    drop(contexts);
+    removed.is_some()
+}
+
+/// In a forked child: closes what the parent's contexts had open, and forgets them. They are leaked, since another
+/// thread of the parent's may have been anywhere in them.
+pub fn forget_all() {
+    let contexts = std::mem::take(&mut *CONTEXTS.write());
+    for context in contexts.values() {
+        context.abandon();
+    }
+    std::mem::forget(contexts);
+}
+
+/// From the first context on, a fork waits until nobody changes the registry, so that the child finds it whole and
+/// unlocked.
+fn hold_during_fork() {
+    static HOLD: Once = Once::new();
+
+    extern "C" fn lock() {
+        // SAFETY: released by `unlock`, in the parent and in the child, both of which run on this thread.
+        unsafe { CONTEXTS.raw() }.lock_exclusive();
+    }
+
+    extern "C" fn unlock() {
+        // SAFETY: locked by `lock` on this thread.
+        unsafe { CONTEXTS.raw().unlock_exclusive() };
+    }
+
+    HOLD.call_once(|| {
+        // SAFETY: three functions that may be called at any fork, for the life of the process.
+        let _ = unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(unlock)) };
+    });
+}

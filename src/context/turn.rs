@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A turn: takes in all that has become ready, without waiting.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::outbox::Item;
+use super::{Context, State, TimeoutId};
+use crate::event::Event;
+use crate::evgen::domain_death::Report;
+use crate::reactor::now;
+use crate::xen::log::{Level, Line};
+
+/// What a source in the reactor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    /// The reactor's timer.
+    Timer,
+    /// Watches have fired.
+    Watch,
+    /// The idle connection to xenstored.
+    Hangup,
+    /// A descriptor of libxenlight's. The version tells one from an earlier one of the same number.
+    Libxl { fd: i32, version: u32 },
+}
+
+const LIBXL: u64 = 1 << 63;
+
+impl From<Token> for u64 {
+    fn from(token: Token) -> u64 {
+        match token {
+            Token::Timer => 0,
+            Token::Watch => 1,
+            Token::Hangup => 2,
+            // A descriptor isn't negative; the version keeps 31 bits.
+            Token::Libxl { fd, version } => LIBXL | u64::from(version) << 32 | u64::from(fd.unsigned_abs()),
+        }
+    }
+}
+
+impl From<u64> for Token {
+    fn from(token: u64) -> Token {
+        match token {
+            0 => Token::Timer,
+            1 => Token::Watch,
+            2 => Token::Hangup,
+            _ => Token::Libxl { fd: token as i32, version: (token >> 32) as u32 & VERSION_MASK },
+        }
+    }
+}
+
+/// What a token can carry of a version.
+pub(super) const VERSION_MASK: u32 = u32::MAX >> 1;
+
+/// What is done when its time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Later {
+    /// Look at the domains of new generators.
+    Fresh,
+    /// Look at all domains again: the last scan failed.
+    Rescan,
+    /// Look for xenstored again.
+    Reconnect,
+    /// Call libxenlight for descriptors that are always ready.
+    AlwaysReady,
+    /// A timeout of libxenlight's.
+    Libxl(TimeoutId),
+}
+
+/// A failed scan is tried again after 1, 10, 100 ms; then it is a disaster. If the application survives that, once a second.
+const RESCAN_TRIES: u32 = 3;
+const RESCAN_LAST: Duration = Duration::from_secs(1);
+
+/// Firings that one turn takes off xenstored's queue; the descriptor stays readable if there are more.
+const FIRINGS_AT_ONCE: usize = 10_000;
+
+impl Context {
+    /// A turn for the application's own loop, which has found our descriptor readable.
+    pub fn occurred(&self) {
+        let mut state = self.state.lock();
+        if state.application_woken {
+            state.application_woken = false;
+            self.reactor.quiet_application();
+        }
+        state.application_here = true;
+        self.turn(&mut state);
+        state.application_here = false;
+        self.flush(state);
+    }
+
+    /// Whether a deadline has passed that nobody has acted upon.
+    pub fn overdue(&self) -> bool {
+        self.state.lock().timers.earliest().is_some_and(|deadline| deadline <= now())
+    }
+
+    /// Takes in what is ready.
+    pub(super) fn turn(&self, state: &mut State) {
+        self.stirred.store(false, Ordering::Relaxed);
+        let (mut all, mut fresh) = (false, false);
+        for ready in self.reactor.ready() {
+            match Token::from(ready.token) {
+                Token::Watch => all |= self.drain_watches(state),
+                Token::Hangup => self.store_lost(state),
+                Token::Libxl { fd, version } => state.companion.ready(fd, version, ready.revents, &mut state.outbox),
+                Token::Timer => {
+                    self.reactor.quiet_timer();
+                    let now = now();
+                    while let Some(due) = state.timers.pop_due(now) {
+                        match due {
+                            Later::Fresh => fresh = true,
+                            Later::Rescan => all = true,
+                            Later::Reconnect => state.outbox.push_back(Item::Reconnect),
+                            Later::AlwaysReady => self.always_ready(state),
+                            Later::Libxl(id) => state.companion.passed(id, &mut state.outbox),
+                        }
+                    }
+                    if let Some(deadline) = state.timers.earliest() {
+                        self.reactor.set_timer(deadline);
+                    }
+                }
+            }
+        }
+        if fresh {
+            state.fresh_due = false;
+        }
+        if all || fresh {
+            self.scan(state, all);
+        }
+    }
+
+    /// Takes all firings off xenstored's queue, so that a burst is one scan; whether there were any.
+    fn drain_watches(&self, state: &State) -> bool {
+        let Some(store) = &state.store else { return false };
+        (0..FIRINGS_AT_ONCE).take_while(|_| store.take_firing()).count() > 0
+    }
+
+    /// Asks the hypervisor about all watched domains, or about those of new generators.
+    fn scan(&self, state: &mut State, all: bool) {
+        if state.monitor.is_empty() {
+            return;
+        }
+        let mut reports = Vec::new();
+        let result = match &mut state.hypervisor {
+            Some(hypervisor) => {
+                let tell = &mut |report| reports.push(report);
+                let result = match all {
+                    true => state.monitor.scan(hypervisor, tell),
+                    false => state.monitor.scan_fresh(hypervisor, tell),
+                };
+                state.outbox.extend(hypervisor.take_log().into_iter().map(Item::Log));
+                result
+            }
+            // There is one as soon as there is a generator (`arm`).
+            None => Err(Errno::EBADF),
+        };
+        // What a failed scan has found out before it failed is as good as any.
+        reports.iter().for_each(|report| self.report(state, report));
+        match result {
+            Ok(()) => state.failed_scans = 0,
+            Err(errno) => self.scan_failed(state, errno),
+        }
+    }
+
+    /// Nothing is lost by a failed scan, since state is looked at, not counted; so it is simply tried again.
+    fn scan_failed(&self, state: &mut State, errno: Errno) {
+        let what = "asking the hypervisor for its domains";
+        let transient = matches!(errno, Errno::EINTR | Errno::EAGAIN | Errno::EBUSY | Errno::ENOMEM);
+        let tries = state.failed_scans;
+        state.failed_scans = tries.saturating_add(1);
+        if tries == 0 {
+            state.outbox.push_back(Item::Log(Line { level: Level::Error, errno: Some(errno), text: what.to_owned() }));
+        }
+        let pause = if transient && tries < RESCAN_TRIES {
+            Duration::from_millis(10u64.pow(tries))
+        } else {
+            if tries == 0 || tries == RESCAN_TRIES && transient {
+                state.outbox.push_back(Item::Disaster { message: what.to_owned(), errno: errno as i32 });
+            }
+            RESCAN_LAST
+        };
+        self.schedule(state, now() + pause, Later::Rescan);
+    }
+
+    fn report(&self, state: &mut State, report: &Report) {
+        match Event::from_report(report) {
+            Some(event) => self.deliver(state, event),
+            None => state.outbox.push_back(Item::Disaster {
+                message: format!("no memory for an event of domain {}", report.domid),
+                errno: Errno::ENOMEM as i32,
+            }),
+        }
+    }
+
+    fn always_ready(&self, state: &mut State) {
+        if state.companion.always_ready(&mut state.outbox) {
+            self.schedule(state, now(), Later::AlwaysReady);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went() {
+        let libxl = |fd, version| Token::Libxl { fd, version };
+        for token in
+            [Token::Timer, Token::Watch, Token::Hangup, libxl(0, 0), libxl(3, 7), libxl(i32::MAX, VERSION_MASK)]
+        {
+            assert_eq!(Token::from(u64::from(token)), token);
+        }
+    }
+}
