@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What a person or a script does with this repository; `make help` lists it. The work is done by cargo and by the scripts
+# that are named here. Needed Debian packages are installed by scripts/deps, which says so.
+
+PREFIX      ?= /usr/local
+libdir      ?= $(PREFIX)/lib
+includedir  ?= $(PREFIX)/include
+DESTDIR     ?=
+CARGO       ?= cargo
+
+# The shared library's file name carries its ABI's version: the number in the SONAME, then additions, then fixes.
+SONAME      = libxlevent.so.1
+LIBFILE     = $(SONAME).0.0
+VERSION     = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+
+TARGET      = $(or $(CARGO_TARGET_DIR),target)
+RELEASE     = $(TARGET)/release
+STAGE       = $(abspath $(TARGET))/stage
+HEADERS     = $(wildcard include/*.h)
+
+# For the C programs that are built with pkg-config and run in the virtual machine.
+STAGED      = XLEVENT_LIB=$(abspath $(RELEASE))/libxlevent.so PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
+
+.DEFAULT_GOAL = all
+
+all: deps ## Build the library: target/release/libxlevent.so and .a (default)
+	$(CARGO) build --release
+
+deps: ## Install what building needs, if it is missing
+	@scripts/deps build
+
+deps-test:
+	@scripts/deps test
+
+##@ Tests
+
+test: deps-test ## Run all tests; ends with the totals
+	@scripts/test
+
+check-fmt: deps-test ## Check the formatting
+	@scripts/test fmt
+
+clippy: deps-test ## Check with clippy: no warnings
+	@scripts/test clippy
+
+test-rust: deps-test ## Run the Rust tests (one: cargo test NAME)
+	@scripts/test rust
+
+test-header: deps-test ## Check that the committed header is what the source says
+	$(CARGO) test --test header --test layout
+
+test-c: deps-test ## Run the C tests (one: ctests/header/run NAME)
+	@scripts/test c
+
+test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENARIO=ends)
+	@SCENARIOS="$(or $(SCENARIO),$(SCENARIOS))" scripts/test vm
+
+##@ Real Xen
+
+demo: stage ## Show it: xl and a watcher on real Xen in QEMU
+	$(STAGED) xenvm/vm run demo
+
+vm-shell: stage ## Get a prompt in dom0 on real Xen in QEMU, with the library in place
+	$(STAGED) xenvm/vm shell
+
+##@ Installation
+
+install: ## Install what has been built (PREFIX, libdir, includedir, DESTDIR)
+	@test -f $(RELEASE)/libxlevent.so || { echo "nothing built yet: run make first" >&2; exit 1; }
+	install -d "$(DESTDIR)$(libdir)/pkgconfig" "$(DESTDIR)$(includedir)/xlevent"
+	install -m 755 $(RELEASE)/libxlevent.so "$(DESTDIR)$(libdir)/$(LIBFILE)"
+	ln -sf $(LIBFILE) "$(DESTDIR)$(libdir)/$(SONAME)"
+	ln -sf $(SONAME) "$(DESTDIR)$(libdir)/libxlevent.so"
+	install -m 644 $(RELEASE)/libxlevent.a "$(DESTDIR)$(libdir)/libxlevent.a"
+	install -m 644 $(HEADERS) "$(DESTDIR)$(includedir)/xlevent/"
+	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
+	    -e 's|@version@|$(VERSION)|' xlevent.pc.in >"$(DESTDIR)$(libdir)/pkgconfig/xlevent.pc"
+	chmod 644 "$(DESTDIR)$(libdir)/pkgconfig/xlevent.pc"
+
+uninstall: ## Remove what install has installed
+	rm -f "$(DESTDIR)$(libdir)/$(LIBFILE)" "$(DESTDIR)$(libdir)/$(SONAME)" "$(DESTDIR)$(libdir)/libxlevent.so" \
+	    "$(DESTDIR)$(libdir)/libxlevent.a" "$(DESTDIR)$(libdir)/pkgconfig/xlevent.pc"
+	rm -f $(patsubst include/%,"$(DESTDIR)$(includedir)/xlevent/%",$(HEADERS))
+	-rmdir "$(DESTDIR)$(includedir)/xlevent"
+
+# An installation inside the target directory, for what is built against it here.
+stage: all
+	@$(MAKE) --no-print-directory -s install DESTDIR= PREFIX="$(STAGE)" libdir="$(STAGE)/lib" includedir="$(STAGE)/include"
+
+##@ Upkeep
+
+headers: deps ## Generate include/*.h anew from the source
+	UPDATE_HEADERS=1 $(CARGO) test --quiet --test header
+
+clean: ## Remove what was built (the virtual machine's cache: xenvm/vm clean)
+	$(CARGO) clean
+
+help: ## List all this
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: all deps deps-test test check-fmt clippy test-rust test-header test-c test-vm demo vm-shell install uninstall \
+    stage headers clean help
