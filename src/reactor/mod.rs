@@ -112,17 +112,17 @@ impl Reactor {
     /// Adds a source. `events` are poll(2)'s. EEXIST if the descriptor is there already, EPERM if it is of a kind that is
     /// always ready (a file on a disk).
     pub fn add(&self, fd: RawFd, events: i16, token: u64) -> std::result::Result<(), Errno> {
-        self.inner.add(borrow(fd), EpollEvent::new(interest(events), token))
+        self.inner.add(borrow(fd)?, EpollEvent::new(interest(events), token))
     }
 
     /// Changes what a source is watched for.
     pub fn modify(&self, fd: RawFd, events: i16, token: u64) -> std::result::Result<(), Errno> {
-        self.inner.modify(borrow(fd), &mut EpollEvent::new(interest(events), token))
+        self.inner.modify(borrow(fd)?, &mut EpollEvent::new(interest(events), token))
     }
 
     /// Removes a source. One that is gone already (its descriptor was closed) is no error.
     pub fn remove(&self, fd: RawFd) {
-        let _ = self.inner.delete(borrow(fd));
+        let _ = borrow(fd).and_then(|fd| self.inner.delete(fd));
     }
 
     /// What is ready now; never waits.
@@ -186,10 +186,13 @@ fn interest(events: i16) -> EpollFlags {
     EpollFlags::from_bits_truncate(i32::from(events))
 }
 
-fn borrow(fd: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: only passed to epoll_ctl, which takes any number; the borrow ends there. Who registers a descriptor
-    // answers for its being open (`fd_register`'s contract); if it isn't, epoll_ctl says EBADF.
-    unsafe { BorrowedFd::borrow_raw(fd) }
+fn borrow(fd: RawFd) -> std::result::Result<BorrowedFd<'static>, Errno> {
+    if fd < 0 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: not negative, and only passed to epoll_ctl, which takes any such number; the borrow ends there. Who
+    // registers a descriptor answers for its being open (`fd_register`'s contract); if it isn't, epoll_ctl says EBADF.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 #[cfg(test)]

@@ -51,10 +51,21 @@ impl Store {
         if !unsafe { xs_watch(self.handle.as_ptr(), path.as_ptr(), token.as_ptr()) } {
             return Err(Error::os(format!("setting a watch on {}", path.to_string_lossy()), Errno::last()));
         }
-        if self.idle.is_none() {
-            self.idle = idle_connection()?;
+        let mut rest = || {
+            if self.fd() < 0 {
+                return Err(Error::os("making a descriptor for xenstored's watches", Errno::last()));
+            }
+            if self.idle.is_none() {
+                self.idle = idle_connection()?;
+            }
+            Ok(())
+        };
+        let result = rest();
+        if result.is_err() {
+            // Nothing half done: a connection may serve again.
+            let _ = self.unwatch(path, token);
         }
-        Ok(())
+        result
     }
 
     /// Takes a watch away. Waits for the daemon's answer, so call it without a lock.
