@@ -19,6 +19,7 @@
  *   there is no context, the line goes to stderr.
  * - A pointer that is NULL without need, a context or a handle that does not exist: ERROR_INVAL and a log line; from a
  *   function that returns nothing, a log line. A function says so where NULL means something.
+ * - ERROR_NOMEM may come from any function that can fail.
  * - Anything may be called from any thread, also at the same time with the same context, unless it says otherwise.
  * - Callbacks and hooks run with no lock of the library's held, and may call any function unless it says otherwise.
  * - LIBXL_EXTERNAL_CALLERS_ONLY marks what libxl itself must not call; it means nothing to applications.
@@ -548,10 +549,10 @@ typedef struct libxl__evgen_disk_eject libxl_evgen_disk_eject;
  * Asks for the shutdown and the death of a domain.
  *
  * Produces LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN, with the reason, when the domain stops running, and
- * LIBXL_EVENT_TYPE_DOMAIN_DEATH, the last event, when it is being destroyed or is gone; each at most once. A domain that
- * is destroyed while it runs, or whose shutdown and destruction are seen together, gives only the DEATH. The present
- * state counts: a domain that is already shut down, dead or missing gives its event at once. Both events carry `domid`,
- * `user`, and the domain's UUID where it could be learnt.
+ * LIBXL_EVENT_TYPE_DOMAIN_DEATH when it is being destroyed or is gone. Each comes once; after the DEATH comes nothing
+ * more. A domain that is destroyed while it runs, or whose shutdown and destruction are seen together, gives only the
+ * DEATH. The present state counts: a domain that is already shut down, dead or missing gives its event at once. Both
+ * events carry `domid`, `user`, and the domain's UUID where it could be learnt.
  *
  * A shutdown with reason 2, suspend, is not reported: the domain will run again or die, and then its later shutdown or
  * death is reported. With `XLEVENT_REPORT_SUSPEND=1` in the environment it is reported, and is then the only SHUTDOWN.
@@ -638,8 +639,8 @@ struct pollfd;
 typedef struct libxl_osevent_hooks {
     /**
      * Start to watch `fd` for `events`, as for poll(2), and call libxl_osevent_occurred_fd with `for_libxl` when one
-     * occurs. Called once in a context's life for its one descriptor, when there is first something to wait for.
-     * `*for_app_registration_out` is NULL on entry.
+     * occurs. A context has one descriptor; this is called when there is first something to wait for, and again when
+     * there is after fd_deregister. `*for_app_registration_out` is NULL on entry.
      */
     int (*fd_register)(void *user,
                        int fd,
@@ -648,7 +649,7 @@ typedef struct libxl_osevent_hooks {
                        void *for_libxl);
     /** Watch `fd` for other events from now on; 0 means none. This library never needs it. */
     int (*fd_modify)(void *user, int fd, void **for_app_registration_update, short events);
-    /** Stop watching `fd`. */
+    /** Stop watching `fd`: there is nothing left to wait for. */
     void (*fd_deregister)(void *user, int fd, void *for_app_registration);
     /**
      * Start a timer that calls libxl_osevent_occurred_timeout at the time `abs`. This library never calls it: its
@@ -693,9 +694,10 @@ int libxl_osevent_beforepoll(libxl_ctx *ctx,
 /**
  * Does what is to be done after poll(2): reads what has come in, looks at the domains, and produces events.
  *
- * `fds[0 .. nfds]` is what libxl_osevent_beforepoll filled in and poll went over. It serves as a hint only: the library
- * finds out by itself what is ready, so that calling this twice, with `nfds` 0, or without the other is harmless. It
- * never blocks. Events go to the queue or to event_occurs, which then runs inside this call. `now` is not used.
+ * `fds[0 .. nfds]` is what libxl_osevent_beforepoll filled in and poll went over. It only says whether there is
+ * something to do; what it is, the library finds out by itself, so that calling this twice, with `nfds` 0, or with
+ * `revents` that are not true is harmless. It never waits for anything. Events go to the queue or to event_occurs,
+ * which then runs inside this call. `now` is not used.
  *
  * A NULL or unknown `ctx`, or a NULL `fds` with `nfds` greater than 0, is logged and nothing is done.
  *
@@ -712,8 +714,8 @@ void libxl_osevent_afterpoll(libxl_ctx *ctx,
 /**
  * Has the library use the application's event loop: an alternative to libxl_osevent_beforepoll and _afterpoll.
  *
- * The application sees one descriptor, registered when there is first something to wait for, and never a timeout. Both
- * ways may be mixed, and libxl_event_wait goes on working.
+ * The application sees one descriptor, registered while there is something to wait for, and never a timeout. Both ways
+ * may be mixed, and libxl_event_wait goes on working.
  *
  * Once per context, and before any generator is enabled: a later call is logged and refused. Keep `*hooks` valid as
  * long as the context. A NULL or unknown `ctx`, a NULL `hooks`, or hooks without fd_register or fd_deregister are
@@ -821,11 +823,11 @@ void libxl_childproc_setmode(libxl_ctx *ctx,
 /**
  * Tells the library that the application has reaped a child.
  *
- * For libxl_sigchld_owner_mainloop, by an application that reaps all children of the process. `status` is what waitpid
- * stored. Not to be called from a signal handler.
+ * Only with libxl_sigchld_owner_mainloop, by an application that reaps all children of the process. `status` is what
+ * waitpid stored. Not to be called from a signal handler.
  *
- * Returns 0 if the child was the library's; ERROR_UNKNOWN_CHILD, with nothing logged, if it was not; ERROR_INVAL for a
- * NULL or unknown `ctx`, or in another mode.
+ * Returns 0 if the child was the library's; ERROR_UNKNOWN_CHILD, with nothing logged, if it was not (without
+ * libxenlight in the process none is); ERROR_INVAL for a NULL or unknown `ctx`.
  *
  * # Safety
  *
@@ -839,10 +841,11 @@ int libxl_childproc_reaped(libxl_ctx *ctx,
 /**
  * Tells the library that there was a SIGCHLD.
  *
- * For libxl_sigchld_owner_mainloop, by an application that does not reap all children itself. The library then looks
- * at its own children, reaps those that have ended, and touches no others. Not to be called from a signal handler.
+ * Only with libxl_sigchld_owner_mainloop, by an application that does not reap all children itself. The library then
+ * looks at its own children, reaps those that have ended, and touches no others. Not to be called from a signal
+ * handler.
  *
- * A NULL or unknown `ctx`, or another mode, is logged and nothing is done.
+ * A NULL or unknown `ctx` is logged and nothing is done.
  *
  * # Safety
  *

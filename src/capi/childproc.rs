@@ -93,11 +93,11 @@ pub unsafe extern "C" fn libxl_childproc_setmode(
 
 /// Tells the library that the application has reaped a child.
 ///
-/// For libxl_sigchld_owner_mainloop, by an application that reaps all children of the process. `status` is what waitpid
-/// stored. Not to be called from a signal handler.
+/// Only with libxl_sigchld_owner_mainloop, by an application that reaps all children of the process. `status` is what
+/// waitpid stored. Not to be called from a signal handler.
 ///
-/// Returns 0 if the child was the library's; ERROR_UNKNOWN_CHILD, with nothing logged, if it was not; ERROR_INVAL for a
-/// NULL or unknown `ctx`, or in another mode.
+/// Returns 0 if the child was the library's; ERROR_UNKNOWN_CHILD, with nothing logged, if it was not (without
+/// libxenlight in the process none is); ERROR_INVAL for a NULL or unknown `ctx`.
 ///
 /// # Safety
 ///
@@ -118,10 +118,11 @@ pub unsafe extern "C" fn libxl_childproc_reaped(ctx: *mut libxl_ctx, pid: pid_t,
 
 /// Tells the library that there was a SIGCHLD.
 ///
-/// For libxl_sigchld_owner_mainloop, by an application that does not reap all children itself. The library then looks
-/// at its own children, reaps those that have ended, and touches no others. Not to be called from a signal handler.
+/// Only with libxl_sigchld_owner_mainloop, by an application that does not reap all children itself. The library then
+/// looks at its own children, reaps those that have ended, and touches no others. Not to be called from a signal
+/// handler.
 ///
-/// A NULL or unknown `ctx`, or another mode, is logged and nothing is done.
+/// A NULL or unknown `ctx` is logged and nothing is done.
 ///
 /// # Safety
 ///

@@ -23,10 +23,10 @@ pub type libxl_evgen_domain_death = libxl__evgen_domain_death;
 /// Asks for the shutdown and the death of a domain.
 ///
 /// Produces LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN, with the reason, when the domain stops running, and
-/// LIBXL_EVENT_TYPE_DOMAIN_DEATH, the last event, when it is being destroyed or is gone; each at most once. A domain that
-/// is destroyed while it runs, or whose shutdown and destruction are seen together, gives only the DEATH. The present
-/// state counts: a domain that is already shut down, dead or missing gives its event at once. Both events carry `domid`,
-/// `user`, and the domain's UUID where it could be learnt.
+/// LIBXL_EVENT_TYPE_DOMAIN_DEATH when it is being destroyed or is gone. Each comes once; after the DEATH comes nothing
+/// more. A domain that is destroyed while it runs, or whose shutdown and destruction are seen together, gives only the
+/// DEATH. The present state counts: a domain that is already shut down, dead or missing gives its event at once. Both
+/// events carry `domid`, `user`, and the domain's UUID where it could be learnt.
 ///
 /// A shutdown with reason 2, suspend, is not reported: the domain will run again or die, and then its later shutdown or
 /// death is reported. With `XLEVENT_REPORT_SUSPEND=1` in the environment it is reported, and is then the only SHUTDOWN.

@@ -68,9 +68,10 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
 
 /// Does what is to be done after poll(2): reads what has come in, looks at the domains, and produces events.
 ///
-/// `fds[0 .. nfds]` is what libxl_osevent_beforepoll filled in and poll went over. It serves as a hint only: the library
-/// finds out by itself what is ready, so that calling this twice, with `nfds` 0, or without the other is harmless. It
-/// never blocks. Events go to the queue or to event_occurs, which then runs inside this call. `now` is not used.
+/// `fds[0 .. nfds]` is what libxl_osevent_beforepoll filled in and poll went over. It only says whether there is
+/// something to do; what it is, the library finds out by itself, so that calling this twice, with `nfds` 0, or with
+/// `revents` that are not true is harmless. It never waits for anything. Events go to the queue or to event_occurs,
+/// which then runs inside this call. `now` is not used.
 ///
 /// A NULL or unknown `ctx`, or a NULL `fds` with `nfds` greater than 0, is logged and nothing is done.
 ///
@@ -117,8 +118,8 @@ pub unsafe extern "C" fn libxl_osevent_afterpoll(ctx: *mut libxl_ctx, nfds: c_in
 #[derive(Clone, Copy)]
 pub struct libxl_osevent_hooks {
     /// Start to watch `fd` for `events`, as for poll(2), and call libxl_osevent_occurred_fd with `for_libxl` when one
-    /// occurs. Called once in a context's life for its one descriptor, when there is first something to wait for.
-    /// `*for_app_registration_out` is NULL on entry.
+    /// occurs. A context has one descriptor; this is called when there is first something to wait for, and again when
+    /// there is after fd_deregister. `*for_app_registration_out` is NULL on entry.
     pub fd_register: Option<
         unsafe extern "C" fn(
             user: *mut c_void,
@@ -137,7 +138,7 @@ pub struct libxl_osevent_hooks {
             events: c_short,
         ) -> c_int,
     >,
-    /// Stop watching `fd`.
+    /// Stop watching `fd`: there is nothing left to wait for.
     pub fd_deregister: Option<unsafe extern "C" fn(user: *mut c_void, fd: c_int, for_app_registration: *mut c_void)>,
     /// Start a timer that calls libxl_osevent_occurred_timeout at the time `abs`. This library never calls it: its
     /// timers make its descriptor readable.
@@ -159,8 +160,8 @@ pub struct libxl_osevent_hooks {
 
 /// Has the library use the application's event loop: an alternative to libxl_osevent_beforepoll and _afterpoll.
 ///
-/// The application sees one descriptor, registered when there is first something to wait for, and never a timeout. Both
-/// ways may be mixed, and libxl_event_wait goes on working.
+/// The application sees one descriptor, registered while there is something to wait for, and never a timeout. Both ways
+/// may be mixed, and libxl_event_wait goes on working.
 ///
 /// Once per context, and before any generator is enabled: a later call is logged and refused. Keep `*hooks` valid as
 /// long as the context. A NULL or unknown `ctx`, a NULL `hooks`, or hooks without fd_register or fd_deregister are
