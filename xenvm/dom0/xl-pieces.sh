@@ -46,10 +46,13 @@ must() {
     "$@" || fail "$where" "$why"
 }
 
-# Numbers and paths that differ from run to run.
+# What differs from run to run: numbers of domains and processes, what a domain
+# does at the moment, event channels and grants.
 normalise() {
-    sed -E 's/[Dd]omain [0-9]+/&#/; s/domain [0-9]+#/domain N/; s/Domain [0-9]+#/Domain N/
-            s/domid [0-9]+/domid N/g; s/pid [0-9]+/pid P/g; s/0x[0-9a-f]+\/0x[0-9a-f]+\/[0-9]+/INFO/
+    sed -E 's/(domain|Domain|domid) [0-9]+/\1 N/g; s/pid [0-9]+/pid P/g
+            s#(/vbd|/libxl)/[0-9]+/#\1/N/#g; s#0x[0-9a-f]+/0x[0-9a-f]+/[0-9]+#INFO#
+            s/^(guest +)[0-9]+( +[0-9]+ +[0-9]+) .*/\1N\2 STATE TIME/
+            s/^(51728 +0 +)[0-9]+( +[0-9]+) +[0-9]+ +[0-9]+ /\1N\2 PORT GRANT /
             /xc: progress/d'
 }
 
