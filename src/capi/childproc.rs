@@ -7,7 +7,7 @@ use libc::pid_t;
 
 use super::ctx::in_real_alloc;
 use super::ctx::libxl_ctx;
-use super::entry::{entry, stderr_line};
+use super::entry::entry;
 use super::handle::{context, invalid, real};
 use crate::abi::*;
 use crate::context;
@@ -147,7 +147,8 @@ pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
 /// do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
 /// are closed in the child, and the parent notices nothing.
 ///
-/// May be called again, and before an exec. A NULL or unknown `ctx` is logged; the call takes effect all the same.
+/// May be called before an exec. A NULL or unknown `ctx`, as in a second call, is logged; our contexts are forgotten all
+/// the same, but libxenlight, which wants a context of the parent's, is not told.
 ///
 /// # Safety
 ///
@@ -155,13 +156,11 @@ pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_postfork_child_noexec(ctx: *mut libxl_ctx) {
     entry!("libxl_postfork_child_noexec", (), {
-        if ctx.is_null() {
-            stderr_line(format_args!("libxl_postfork_child_noexec: the context is NULL"));
-        }
+        let known = context("libxl_postfork_child_noexec", ctx).is_ok();
+        // Ours are forgotten first: what libxenlight then takes back through our hooks concerns nobody.
         context::forget_all();
-        // Ours are forgotten first: what libxenlight now takes back through our hooks concerns nobody.
-        if let Some((real, ctx)) = real(ctx).filter(|(_, ctx)| !ctx.is_null()) {
-            // SAFETY: the caller says that this is a forked child, and that the context was the parent's.
+        if let Some((real, ctx)) = real(ctx).filter(|_| known) {
+            // SAFETY: the caller says that this is a forked child; the context was the parent's, and is libxenlight's.
             unsafe { (real.libxl_postfork_child_noexec)(ctx) };
         }
     })

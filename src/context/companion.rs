@@ -4,6 +4,7 @@
 //! libxenlight calls the methods of [`Context`] here from its hooks, with its own lock held; it is never called back
 //! from them. What became ready is told to it from the outbox.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -152,10 +153,30 @@ impl Descriptor {
     }
 }
 
+thread_local! {
+    /// This thread is inside libxenlight because we have called it.
+    static DISPATCHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls libxenlight from the outbox.
+pub(super) fn dispatch(call: impl FnOnce()) {
+    let outer = DISPATCHING.with(|dispatching| dispatching.replace(true));
+    call();
+    DISPATCHING.with(|dispatching| dispatching.set(outer));
+}
+
 impl Context {
+    /// libxenlight is at work. If not on our account, the application has called it; what came of that, a look at the
+    /// queue must know ([`Context::check`]).
+    fn stir(&self) {
+        if !DISPATCHING.with(Cell::get) {
+            self.stirred.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// libxenlight waits for a descriptor.
     pub fn libxl_fd_register(&self, fd: i32, events: i16, for_libxl: ForLibxl) -> Result<RegistrationId> {
-        self.stirred.store(true, Ordering::Relaxed);
+        self.stir();
         let mut state = self.state.lock();
         self.register_descriptor(&mut state)?;
         let id = RegistrationId(state.companion.next_id());
@@ -174,7 +195,7 @@ impl Context {
 
     /// It waits for something else of it.
     pub fn libxl_fd_modify(&self, fd: i32, id: RegistrationId, events: i16) -> Result<()> {
-        self.stirred.store(true, Ordering::Relaxed);
+        self.stir();
         let mut state = self.state.lock();
         let registration = state
             .companion
@@ -198,7 +219,7 @@ impl Context {
 
     /// It no longer waits for it.
     pub fn libxl_fd_deregister(&self, fd: i32, id: RegistrationId) {
-        self.stirred.store(true, Ordering::Relaxed);
+        self.stir();
         let mut state = self.state.lock();
         self.drop_registration(&mut state, fd, id);
         self.release_descriptor(&mut state);
@@ -206,7 +227,7 @@ impl Context {
 
     /// It wants to be told at a time of day.
     pub fn libxl_timeout_register(&self, at: Duration, for_libxl: ForLibxl) -> Result<TimeoutId> {
-        self.stirred.store(true, Ordering::Relaxed);
+        self.stir();
         let mut state = self.state.lock();
         self.register_descriptor(&mut state)?;
         let id = TimeoutId(state.companion.next_id());
@@ -217,7 +238,7 @@ impl Context {
 
     /// It wants to be told as soon as possible. A timeout that is passing just now passes once.
     pub fn libxl_timeout_hasten(&self, id: TimeoutId) {
-        self.stirred.store(true, Ordering::Relaxed);
+        self.stir();
         let mut state = self.state.lock();
         let Some((_, timer)) = state.companion.timeouts.get(&id).copied() else { return };
         if state.timers.remove(timer).is_some() {
@@ -230,7 +251,7 @@ impl Context {
 
     /// libxenlight has an event for the application.
     pub fn libxl_event(&self, event: Event) {
-        self.stirred.store(true, Ordering::Relaxed);
+        self.stir();
         let mut state = self.state.lock();
         self.deliver(&mut state, event);
         self.flush(state);

@@ -71,7 +71,7 @@ pub struct Context {
     settled: Condvar,
     /// An event is queued, or nobody polls: for threads in `wait` that leave the polling to another.
     arrived: Condvar,
-    /// libxenlight has called one of our hooks since the last turn: something may be ready that a caller knows of.
+    /// The application has called libxenlight since the last turn: something may have happened that it knows of.
     stirred: AtomicBool,
     /// Copies for a forked child, which can't take the lock: another thread of the parent's may have held it.
     inherited: Inherited,

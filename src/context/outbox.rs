@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use super::companion::dispatch;
 use super::{Context, EventHooks, ForLibxl, State};
 use crate::event::Event;
 use crate::xen::log::{Level, Line, LogSink, StderrLog};
@@ -45,9 +46,15 @@ impl Context {
             Item::Log(line) => self.log.write(&line),
             Item::Disaster { message, errno } => self.disaster(0, &message, errno),
             Item::LibxlFd { for_libxl, fd, events, revents } => {
-                self.libxl.iter().for_each(|libxl| libxl.occurred_fd(for_libxl, fd, events, revents));
+                if let Some(libxl) = &self.libxl {
+                    dispatch(|| libxl.occurred_fd(for_libxl, fd, events, revents));
+                }
             }
-            Item::LibxlTimeout(for_libxl) => self.libxl.iter().for_each(|libxl| libxl.occurred_timeout(for_libxl)),
+            Item::LibxlTimeout(for_libxl) => {
+                if let Some(libxl) = &self.libxl {
+                    dispatch(|| libxl.occurred_timeout(for_libxl));
+                }
+            }
             Item::Reconnect => self.reconnect(),
             Item::Close(store) => drop(store),
         }

@@ -15,12 +15,14 @@ pub type Predicate<'a> = dyn FnMut(&Event) -> bool + 'a;
 
 impl Context {
     /// The oldest event that has happened, whose type is in `mask` and that the predicate wants. Makes no system call,
-    /// unless libxenlight has done something since the last turn: a caller may have had it destroy a domain, and expect
-    /// the domain's death now.
+    /// unless the application has had libxenlight do something since the last turn. That may have been the destruction
+    /// of a domain, whose death is then expected here, so the domains are looked at: xenstored's word may be still on its
+    /// way to us.
     pub fn check(&self, mask: u64, predicate: Option<&mut Predicate<'_>>) -> Result<Event> {
         if self.stirred.load(Ordering::Relaxed) {
             let mut state = self.state.lock();
             self.turn(&mut state);
+            self.scan(&mut state, true);
             self.flush(state);
         }
         self.retrieve(mask, predicate, &mut 0).ok_or(Error::NotReady)

@@ -137,7 +137,7 @@ impl Context {
     }
 
     /// Asks the hypervisor about all watched domains, or about those of new generators.
-    fn scan(&self, state: &mut State, all: bool) {
+    pub(super) fn scan(&self, state: &mut State, all: bool) {
         if state.monitor.is_empty() {
             return;
         }

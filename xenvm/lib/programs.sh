@@ -7,12 +7,16 @@
 #                 "none" for a machine without it
 #   EVENTLIB      what the C programs are linked with: xlevent (default, when
 #                 there is a library) or xenlight, for comparison
+#   PKG_CONFIG_PATH  where pkg-config finds xlevent (default: what `make stage`
+#                 has put into the target directory)
+
+target=${CARGO_TARGET_DIR:-$top/target}
 
 library=${XLEVENT_LIB:-}
 if [ "$library" = none ]; then
     library=
-elif [ -z "$library" ] && [ -f "$top/target/release/libxlevent.so" ]; then
-    library=$top/target/release/libxlevent.so
+elif [ -z "$library" ] && [ -f "$target/release/libxlevent.so" ]; then
+    library=$target/release/libxlevent.so
 fi
 event_lib=${EVENTLIB:-}
 [ -n "$event_lib" ] || event_lib=$([ -n "$library" ] && echo xlevent || echo xenlight)
@@ -27,7 +31,11 @@ stage_programs() {
     else
         say "no library: xl runs as it is"
     fi
-    for directory in examples ctests/vm; do
+    if ! pkg-config --exists "$event_lib" && [ -d "$target/stage/lib/pkgconfig" ]; then
+        export PKG_CONFIG_PATH=$target/stage/lib/pkgconfig:${PKG_CONFIG_PATH:-}
+    fi
+    pkg-config --exists "$event_lib" || die "pkg-config does not know $event_lib: run \`make stage\` first, or set PKG_CONFIG_PATH"
+    for directory in examples ctests/vm ctests/calls; do
         make -s --no-print-directory -C "$top/$directory" EVENTLIB="$event_lib" OUT="$(realpath "$share/bin")" ||
             die "could not build $directory"
     done
