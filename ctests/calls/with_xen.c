@@ -115,6 +115,18 @@ static void a_wrong_version_is_refused(void)
     CHECK(logged_errors > 0);
 }
 
+static void without_permission_a_context_is_refused(void)
+{
+    libxl_ctx *ctx = (libxl_ctx *)&logger;
+    int fds = count_fds();
+
+    CHECK(setuid(65534) == 0);
+    CHECK_EQUAL(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
+    CHECK(ctx == NULL);
+    CHECK(logged_errors > 0);
+    CHECK_EQUAL(count_fds(), fds);
+}
+
 static void flags_and_a_null_logger_are_accepted(void)
 {
     libxl_ctx *ctx = NULL;
@@ -729,6 +741,7 @@ static void a_signal_does_not_end_the_wait(void)
 
 static const struct test tests[] = {
     TEST(a_wrong_version_is_refused),
+    TEST(without_permission_a_context_is_refused),
     TEST(flags_and_a_null_logger_are_accepted),
     TEST(null_places_are_refused_with_a_log_line),
     TEST(null_means_nothing_where_it_may),

@@ -2,6 +2,7 @@
 /*
  * Calls where there is no Xen: no hypervisor, no xenstored. Everything must say so, and nothing crash.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -14,13 +15,14 @@
 
 static struct timeval now;
 
-static int logged_errors;
+static int logged_errors, logged_by_libxl;
 
 static void count_errors(xentoollog_logger *logger, xentoollog_level level, int errnoval, const char *context,
                          const char *format, va_list arguments)
 {
-    (void)logger, (void)errnoval, (void)context, (void)format, (void)arguments;
+    (void)logger, (void)errnoval, (void)format, (void)arguments;
     logged_errors += level >= XTL_ERROR;
+    logged_by_libxl += context && strcmp(context, "libxl") == 0;
 }
 
 static xentoollog_logger logger = { count_errors, NULL, NULL };
@@ -82,6 +84,17 @@ static void without_descriptors_a_context_is_refused(void)
     CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     CHECK_EQUAL(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
     CHECK(ctx == NULL);
+}
+
+/* As a plugin of a daemon's does it. */
+static void a_libxenlight_that_is_loaded_privately_is_found(void)
+{
+    libxl_ctx *ctx = NULL;
+
+    CHECK(dlopen("libxenlight.so", RTLD_NOW | RTLD_LOCAL) != NULL);
+    CHECK_EQUAL(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
+    CHECK(ctx == NULL);
+    CHECK(logged_by_libxl > 0);
 }
 
 /* Every function, with a context that is none. */
@@ -149,6 +162,7 @@ static const struct test tests[] = {
     { "a wrong version is refused", a_wrong_version_is_refused },
     { "a NULL place for the context is refused", a_null_place_for_the_context_is_refused },
     { "without descriptors a context is refused", without_descriptors_a_context_is_refused },
+    { "a libxenlight that is loaded privately is found", a_libxenlight_that_is_loaded_privately_is_found },
     { "every function refuses a NULL context", every_function_refuses_a_null_context },
     { "every function refuses an unknown context", every_function_refuses_an_unknown_context },
 };
