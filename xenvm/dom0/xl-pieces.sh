@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2009,SC2034,SC2154,SC2317
 # Pieces of a domain's life under unmodified xl.  Each is one function that works
 # alike with and without the library ($preload), asserts what must hold in any
 # case, and leaves a transcript: every xl command with its output and exit
@@ -86,7 +86,7 @@ log_must_not_say() {
 log_says() { [ "$(grep -c "$1" /var/log/xen/xl-guest.log)" -ge "${2:-1}" ]; }
 
 start_linux() {
-    x 0 create "$(linux_config guest "$@")"
+    x 0 create "$(linux_config guest)"
     must "the guest did not start" wait_for linux_is_up guest
 }
 
@@ -103,7 +103,7 @@ piece_create() {
 }
 
 piece_reboots() {
-    local round id reborn
+    local round id
     reborn() { id=$(domid_of guest) && [ "$id" != "$1" ] && mini_is_up guest; }
     x 0 create "$(mini_config guest 'on_reboot = "restart"')"
     must "the guest did not start" wait_for mini_is_up guest

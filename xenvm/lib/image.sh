@@ -47,6 +47,7 @@ ensure_image() {
     is_made root "$root_stamp" || step "unpacking dom0's packages" make_part root "$root_stamp" unpack_packages root
     is_made boot "$boot_stamp" || step "unpacking the hypervisor and the kernel" make_part boot "$boot_stamp" unpack_packages boot
     is_made image "$image_stamp" || step "building the image" make_part image "$image_stamp" build_image
+    prune_packages
     unlock_cache
 }
 

@@ -83,6 +83,16 @@ download_packages() {
     done <"$cache/packages"
 }
 
+# Remove downloaded packages that the list no longer names.
+prune_packages() {
+    local file name wanted
+    wanted=$(awk '{ gsub(":", "%3a", $3); print $2 "_" $3 }' "$cache/packages")
+    for file in "$cache"/apt/cache/archives/*.deb; do
+        name=${file##*/}
+        grep -qxF "${name%_*}" <<<"$wanted" || rm -f "$file"
+    done
+}
+
 # unpack KIND DIRECTORY
 unpack_packages() {
     local file top files

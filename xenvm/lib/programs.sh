@@ -23,7 +23,7 @@ event_lib=${EVENTLIB:-}
 
 # stage_programs SHARE: fill lib/ and bin/.
 stage_programs() {
-    local share=$1 directory
+    local share=$1 directory built
     if [ -n "$library" ]; then
         [ -f "$library" ] || die "no library at $library"
         install -m 755 "$library" "$share/lib/libxlevent.so.1"
@@ -35,10 +35,14 @@ stage_programs() {
         export PKG_CONFIG_PATH=$target/stage/lib/pkgconfig:${PKG_CONFIG_PATH:-}
     fi
     pkg-config --exists "$event_lib" || die "pkg-config does not know $event_lib: run \`make stage\` first, or set PKG_CONFIG_PATH"
+    # Not straight into the share: make could not cope with a space in its path.
+    built=$(mktemp -d)
     for directory in examples ctests/vm ctests/calls; do
-        make -s --no-print-directory -C "$top/$directory" EVENTLIB="$event_lib" OUT="$(realpath "$share/bin")" ||
-            die "could not build $directory"
+        make -s --no-print-directory -C "$top/$directory" EVENTLIB="$event_lib" OUT="$built" ||
+            { rm -r "$built"; die "could not build $directory"; }
     done
+    cp "$built"/* "$share/bin/"
+    rm -r "$built"
     complete_libraries "$share"
 }
 
