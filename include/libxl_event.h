@@ -862,7 +862,8 @@ void libxl_childproc_sigchld_occurred(libxl_ctx *ctx)
  * do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
  * are closed in the child, and the parent notices nothing.
  *
- * May be called again, and before an exec. A NULL or unknown `ctx` is logged; the call takes effect all the same.
+ * May be called before an exec. A NULL or unknown `ctx`, as in a second call, is logged; our contexts are forgotten all
+ * the same, but libxenlight, which wants a context of the parent's, is not told.
  *
  * # Safety
  *
