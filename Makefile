@@ -29,6 +29,9 @@ all: deps ## Build the library: target/release/libxlevent.so and .a (default)
 deps: ## Install what building needs, if it is missing
 	@scripts/deps build
 
+deps-vm:
+	@scripts/deps vm
+
 deps-test:
 	@scripts/deps test
 
@@ -57,11 +60,11 @@ test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENA
 
 ##@ Real Xen
 
-demo: stage ## Show it: xl and a watcher on real Xen in QEMU
-	$(STAGED) xenvm/vm run demo
+demo: deps-vm stage ## Show it: xl and a watcher on real Xen in QEMU
+	@$(STAGED) xenvm/vm run demo
 
-vm-shell: stage ## Get a prompt in dom0 on real Xen in QEMU, with the library in place
-	$(STAGED) xenvm/vm shell
+vm-shell: deps-vm stage ## Get a prompt in dom0 on real Xen in QEMU, with the library in place
+	@$(STAGED) xenvm/vm shell
 
 ##@ Installation
 
@@ -99,5 +102,5 @@ help: ## List all this
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-test test check-fmt clippy test-rust test-header test-c test-vm demo vm-shell install uninstall \
+.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-vm demo vm-shell install uninstall \
     stage headers clean help
