@@ -37,11 +37,13 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# need_host PROGRAM=PACKAGE...: install the packages whose programs are missing.
+# need_host WHAT=PACKAGE...: install the packages whose programs (or files, given
+# with their paths) are missing.
 need_host() {
-    local pair missing=()
+    local pair what missing=()
     for pair; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+        what=${pair%%=*}
+        [ -f "$what" ] || PATH=$PATH:/usr/sbin:/sbin command -v "$what" >/dev/null || missing+=("${pair#*=}")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     say "installing on this machine: ${missing[*]}"
