@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A context: what one `libxl_ctx` has enabled, what has happened, and who wants to know.
 //!
-//! - One lock guards all state ([`State`]). No callback into the application, no call into libxenlight and no wait ever
-//!   happens while it is held. What has to be done outside goes through [`outbox`], in order.
-//! - One thread at a time changes what we are connected to ([`arming`]): that takes calls that wait for xenstored, and
+//! - One lock guards all state (`State`). No callback into the application, no call into libxenlight and no wait ever
+//!   happens while it is held. What has to be done outside goes through `outbox`, in order.
+//! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
-//! - [`turn`] takes in what has become ready, [`retrieval`] gives events out, [`companion`] keeps libxenlight's
+//! - `turn` takes in what has become ready, `retrieval` gives events out, `companion` keeps libxenlight's
 //!   descriptors and timeouts.
 
 mod arming;
