@@ -4,7 +4,7 @@
 //! A scan goes through the generators and the host's domains side by side, both ascending, so that its cost is that of
 //! the longer list, and one answer of the hypervisor serves as many generators as it covers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -70,8 +70,8 @@ fn place(domid: u32) -> u32 {
 #[derive(Debug, Default)]
 pub struct Monitor {
     generators: BTreeMap<Key, DomainDeath>,
-    /// Places whose generators have not had their first look.
-    fresh: Vec<u32>,
+    /// Places with generators that have not had their first look. Bounded by the number of places, also if nobody looks.
+    fresh: BTreeSet<u32>,
     rule: SuspendRule,
 }
 
@@ -85,7 +85,7 @@ impl Monitor {
     pub fn insert(&mut self, domid: u32, user: u64) -> Key {
         let key = Key::new(domid);
         self.generators.insert(key, DomainDeath::new(domid, user));
-        self.fresh.push(key.place());
+        self.fresh.insert(key.place());
         key
     }
 
@@ -123,8 +123,6 @@ impl Monitor {
 
     /// The same for the domains of new generators only.
     pub fn scan_fresh(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
-        self.fresh.sort_unstable();
-        self.fresh.dedup();
         let mut sweep = Sweep::new(self.fresh.len());
         for &place in &self.fresh {
             for (_, generator) in self.generators.range_mut(Key::range(place)) {
