@@ -37,6 +37,7 @@ use crate::xen::store::{self, Store};
 pub use companion::{ForLibxl, Libxl, RegistrationId, TimeoutId};
 pub use registry::{forget_all, insert, lookup, remove};
 pub use retrieval::Predicate;
+use retrieval::Retrieval;
 
 /// What an application gives to be told of events by callbacks.
 pub trait EventHooks: Send + Sync {
@@ -65,7 +66,7 @@ pub struct Context {
     log: Arc<dyn LogSink>,
     /// Held while one thread retrieves, so that what a predicate looks at isn't given to another thread. Taken before
     /// `state`, and the only lock that is held while a predicate runs; a predicate may take it again.
-    retrieval: ReentrantMutex<()>,
+    retrieval: ReentrantMutex<Retrieval>,
     state: Mutex<State>,
     /// The gate has opened.
     settled: Condvar,
@@ -172,7 +173,7 @@ impl Context {
         Ok(Arc::new(Context {
             reactor: Reactor::new(turn::Token::Timer.into())?,
             log,
-            retrieval: ReentrantMutex::new(()),
+            retrieval: ReentrantMutex::new(Retrieval::default()),
             state: Mutex::new(state),
             settled: Condvar::new(),
             arrived: Condvar::new(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Giving events out: at once, or after waiting for one.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
@@ -63,31 +63,82 @@ impl Context {
     }
 
     /// Takes out the first match from serial `seen` on, and moves `seen` past what was looked at.
-    fn retrieve(&self, mask: u64, mut predicate: Option<&mut Predicate<'_>>, seen: &mut u64) -> Option<Event> {
-        let _retrieval = self.retrieval.lock();
-        let mut state = self.state.lock();
-        loop {
-            let Some((serial, event)) = state.queue.find(mask, *seen) else {
+    fn retrieve(&self, mask: u64, predicate: Option<&mut Predicate<'_>>, seen: &mut u64) -> Option<Event> {
+        let retrieval = self.retrieval.lock();
+        let Some(predicate) = predicate else {
+            let mut state = self.state.lock();
+            let first = state.queue.matches(mask, *seen).find(|(serial, _)| !retrieval.examines(*serial));
+            let Some((serial, _)) = first else {
                 *seen = state.queue.end();
                 return None;
             };
-            *seen = serial + 1;
-            let wanted = match &mut predicate {
-                None => true,
-                Some(predicate) => {
-                    // SAFETY: the event stays in the queue until `release`: it is marked as examined, so that
-                    // `find` passes it over for this thread, and others are kept out by `retrieval`.
-                    let event = unsafe { event.alias() };
-                    state.queue.examine(serial);
-                    let look = || catch_unwind(AssertUnwindSafe(|| predicate(&event)));
-                    let wanted = MutexGuard::unlocked(&mut state, look);
-                    state.queue.release();
-                    wanted.unwrap_or_else(|panic| resume_unwind(panic))
+            retrieval.count_taken();
+            return state.queue.take(serial);
+        };
+        let mut batch = Vec::new();
+        loop {
+            {
+                let state = self.state.lock();
+                let matches = state.queue.matches(mask, *seen).filter(|(serial, _)| !retrieval.examines(*serial));
+                // SAFETY: each is looked at below, and only while it is in the queue: other threads are kept out by
+                // `retrieval`, and a predicate that takes events itself ends the batch.
+                batch.extend(matches.take(BATCH).map(|(serial, event)| (serial, unsafe { event.alias() })));
+                if batch.is_empty() {
+                    *seen = state.queue.end();
+                    return None;
                 }
-            };
-            if wanted {
-                return state.queue.take(serial);
+            }
+            let taken = retrieval.taken();
+            for (serial, event) in batch.drain(..) {
+                *seen = serial + 1;
+                if retrieval.examining(serial, || predicate(&event)) {
+                    retrieval.count_taken();
+                    return self.state.lock().queue.take(serial);
+                }
+                if retrieval.taken() != taken {
+                    break;
+                }
             }
         }
+    }
+}
+
+/// How many events a predicate is shown without a look at the queue in between.
+const BATCH: usize = 64;
+
+/// What one thread at a time knows of the events that it is deciding on. Within a predicate there may be another, and so
+/// this thread again.
+#[derive(Debug, Default)]
+pub(super) struct Retrieval {
+    /// Serials of events that predicates are looking at, each within a predicate of the one before. Nobody can take them.
+    examined: RefCell<Vec<u64>>,
+    /// How many events have been taken.
+    taken: Cell<u64>,
+}
+
+impl Retrieval {
+    fn examines(&self, serial: u64) -> bool {
+        self.examined.borrow().contains(&serial)
+    }
+
+    /// Runs a predicate on an event, which stays where it is for that time, also if the predicate panics.
+    fn examining(&self, serial: u64, predicate: impl FnOnce() -> bool) -> bool {
+        struct Release<'a>(&'a RefCell<Vec<u64>>);
+        impl Drop for Release<'_> {
+            fn drop(&mut self) {
+                self.0.borrow_mut().pop();
+            }
+        }
+        self.examined.borrow_mut().push(serial);
+        let _release = Release(&self.examined);
+        predicate()
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken.get()
+    }
+
+    fn count_taken(&self) {
+        self.taken.set(self.taken.get() + 1);
     }
 }

@@ -199,6 +199,25 @@ fn a_predicate_may_call_back_but_cannot_take_what_it_looks_at() {
 }
 
 #[test]
+fn what_a_predicate_has_taken_is_not_shown_to_it() {
+    let (context, _hear) = context();
+    for domid in 1..=5 {
+        context.libxl_event(event(domid, Change::Death));
+    }
+    let mut shown = Vec::new();
+    let mut greedy = |event: &Event| {
+        shown.push(event.domid());
+        let next = context.check(ALL, None).ok();
+        assert_ne!(next.map(|next| next.domid()), Some(event.domid()));
+        false
+    };
+    assert_eq!(context.check(ALL, Some(&mut greedy)).unwrap_err(), Error::NotReady);
+    // Looking at 1 it takes 2, at 3 the 1 that it has rejected, at 4 the 3, at 5 the 4.
+    assert_eq!(shown, [1, 3, 4, 5]);
+    assert_eq!(context.check(ALL, None).unwrap().domid(), 5);
+}
+
+#[test]
 fn a_predicate_that_panics_leaves_the_queue_whole() {
     let (context, _hear) = context();
     context.libxl_event(event(1, Change::Death));

@@ -9,13 +9,11 @@ use std::collections::VecDeque;
 use super::Event;
 use crate::abi::libxl_event_type;
 
-/// A queue, with what is being examined in it.
+/// A queue.
 #[derive(Debug, Default)]
 pub struct Queue {
     lanes: Vec<Lane>,
     next: u64,
-    /// Serials of events that predicates are looking at, each within a predicate of the one before. They can't be taken.
-    examined: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -51,20 +49,19 @@ impl Queue {
         self.next
     }
 
-    /// The oldest event from serial `from` on whose type is in `mask` and that nobody examines.
-    pub fn find(&self, mask: u64, mut from: u64) -> Option<(u64, &Event)> {
-        loop {
-            let lanes = self.lanes.iter().filter(|lane| lane.passes(mask));
-            let oldest = lanes.filter_map(|lane| {
-                let index = lane.events.partition_point(|(serial, _)| *serial < from);
-                lane.events.get(index)
-            });
-            let (serial, event) = oldest.min_by_key(|(serial, _)| *serial)?;
-            if !self.examined.contains(serial) {
-                return Some((*serial, event));
-            }
-            from = serial + 1;
-        }
+    /// The events from serial `from` on whose type is in `mask`, oldest first.
+    pub fn matches(&self, mask: u64, from: u64) -> impl Iterator<Item = (u64, &Event)> {
+        let mut lanes: Vec<_> = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.passes(mask))
+            .map(|lane| lane.events.range(lane.events.partition_point(|(serial, _)| *serial < from)..).peekable())
+            .collect();
+        std::iter::from_fn(move || {
+            let oldest =
+                lanes.iter_mut().filter_map(|lane| Some((lane.peek()?.0, lane))).min_by_key(|(serial, _)| *serial)?;
+            oldest.1.next().map(|(serial, event)| (*serial, event))
+        })
     }
 
     /// Takes an event out.
@@ -73,16 +70,6 @@ impl Queue {
             let index = lane.events.binary_search_by_key(&serial, |(serial, _)| *serial).ok()?;
             lane.events.remove(index).map(|(_, event)| event)
         })
-    }
-
-    /// A predicate begins to look at an event: until [`Queue::release`] it stays where it is.
-    pub fn examine(&mut self, serial: u64) {
-        self.examined.push(serial);
-    }
-
-    /// The innermost predicate has finished.
-    pub fn release(&mut self) {
-        self.examined.pop();
     }
 }
 
@@ -109,7 +96,7 @@ mod tests {
 
     fn drain(queue: &mut Queue, mask: u64) -> Vec<(u32, libxl_event_type)> {
         std::iter::from_fn(|| {
-            let (serial, _) = queue.find(mask, 0)?;
+            let (serial, _) = queue.matches(mask, 0).next()?;
             queue.take(serial).map(|event| (event.domid(), event.event_type()))
         })
         .collect()
@@ -124,9 +111,9 @@ mod tests {
     fn the_mask_leaves_others_in_place() {
         let mut queue = queue();
         assert_eq!(drain(&mut queue, DEATH), [(0, 2), (1, 2), (2, 2)]);
-        assert!(queue.find(DEATH, 0).is_none());
-        assert!(queue.find(0, 0).is_none());
-        assert!(queue.find(!(SHUTDOWN | DEATH), 0).is_none());
+        assert_eq!(queue.matches(DEATH, 0).count(), 0);
+        assert_eq!(queue.matches(0, 0).count(), 0);
+        assert_eq!(queue.matches(!(SHUTDOWN | DEATH), 0).count(), 0);
         assert_eq!(drain(&mut queue, u64::MAX), [(0, 1), (1, 1), (2, 1)]);
     }
 
@@ -140,18 +127,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_under_examination_is_passed_over() {
-        let mut queue = queue();
-        queue.examine(0);
-        assert_eq!(queue.find(SHUTDOWN, 0).unwrap().0, 2);
-        queue.examine(2);
-        assert_eq!(queue.find(SHUTDOWN, 0).unwrap().0, 4);
-        queue.release();
-        assert_eq!(queue.find(SHUTDOWN, 0).unwrap().0, 2);
-        queue.release();
-        assert_eq!(queue.find(SHUTDOWN, 0).unwrap().0, 0);
-        assert_eq!(queue.find(SHUTDOWN, 1).unwrap().0, 2);
-        assert!(queue.find(SHUTDOWN, queue.end()).is_none());
+    fn a_look_can_begin_anywhere() {
+        let queue = queue();
+        let serials = |mask, from| queue.matches(mask, from).map(|(serial, _)| serial).collect::<Vec<_>>();
+        assert_eq!(serials(u64::MAX, 0), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(serials(SHUTDOWN, 1), [2, 4]);
+        assert_eq!(serials(u64::MAX, 5), [5]);
+        assert_eq!(serials(u64::MAX, queue.end()), []);
     }
 
     #[test]
