@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a toolstack, and the guests themselves, do to a host.
+//!
+//! Invariants:
+//! - The order is a toolstack's: a domain exists before the store knows of it, and has gone before its nodes are removed.
+//! - What happens to many domains in one call happens under one virtual interrupt, raised when all of it has happened.
+//! - What was done in the store for a domain is noted in its record, so that a xenstored that is started anew can be told again.
+
+use std::sync::atomic::Ordering;
+
+use crate::daemon::note;
+use crate::domains::{Domain, Domid, Name, Reason, State};
+use crate::error::{Context, Error, Result};
+use crate::evtchn::VIRQ_DOM_EXC;
+use crate::grants;
+use crate::host::Host;
+use crate::inject::{Access, Call, Fault, Role};
+use crate::store::Request;
+use crate::sys;
+
+/// The port of a domain's that its store connection is to be bound to. There is no guest, so any does.
+const STORE_PORT: u32 = 1;
+
+/// Which nodes a new domain gets in the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u32)]
+pub enum Nodes {
+    /// None: for a toolstack under test that writes its own.
+    None = 0,
+    /// Its name alone.
+    Name = 1,
+    /// What a toolstack writes for a guest without devices.
+    #[default]
+    All = 2,
+}
+
+/// The bits of a record's notes.
+const NODES_MASK: u64 = 3;
+const INTRODUCED: u64 = 1 << 2;
+
+/// A domain that is to be created.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name; when many are created, each gets its number behind it.
+    pub name: String,
+    /// Its number, otherwise the next free one. Many get numbers from here on.
+    pub domid: Option<Domid>,
+    /// Its handle, otherwise a random UUID. One only when one domain is created.
+    pub handle: Option<[u8; 16]>,
+    /// How many virtual processors it has.
+    pub vcpus: u32,
+    /// How much memory it has.
+    pub memory_mib: u64,
+    /// Whether it is fully virtualised.
+    pub hvm: bool,
+    /// Whether it begins paused.
+    pub paused: bool,
+    /// Whether xenstored is told of it. One that it does not know of fires no watch.
+    pub introduce: bool,
+    /// Which nodes it gets.
+    pub nodes: Nodes,
+}
+
+impl Config {
+    /// An ordinary guest with this name.
+    pub fn named(name: impl Into<String>) -> Config {
+        Config {
+            name: name.into(),
+            domid: None,
+            handle: None,
+            vcpus: 1,
+            memory_mib: 64,
+            hvm: false,
+            paused: false,
+            introduce: true,
+            nodes: Nodes::All,
+        }
+    }
+}
+
+/// What happens to domains.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The guest shuts down, for this reason.
+    Shutdown(Reason),
+    /// Somebody kills it; it stays listed, because something still refers to it.
+    Dying,
+    /// It shuts down and is killed before anybody can look.
+    ShutdownAndDying(Reason),
+    /// It runs again after a shutdown, as after a checkpoint.
+    Resume,
+    /// The toolstack pauses it.
+    Pause,
+    /// The toolstack lets it run.
+    Unpause,
+}
+
+impl Change {
+    /// The state after it; `None` if it cannot happen any more.
+    pub fn apply(self, state: State) -> Option<State> {
+        let down = |reason| state.shutdown.or(Some(reason));
+        match self {
+            // The hypervisor keeps the first reason, and the dead do not shut down.
+            Change::Shutdown(reason) => {
+                (!state.dying && state.shutdown.is_none()).then_some(State { shutdown: Some(reason), ..state })
+            }
+            Change::Dying => (!state.dying).then_some(State { dying: true, ..state }),
+            Change::ShutdownAndDying(reason) => {
+                (!state.dying).then_some(State { dying: true, shutdown: down(reason), ..state })
+            }
+            Change::Resume => (!state.dying && state.shutdown.is_some()).then_some(State { shutdown: None, ..state }),
+            Change::Pause => Some(State { paused: true, ..state }),
+            Change::Unpause => Some(State { paused: false, ..state }),
+        }
+    }
+
+    /// Whether the hypervisor raises VIRQ_DOM_EXC for it.
+    pub fn is_noticed(self) -> bool {
+        !matches!(self, Change::Resume | Change::Pause | Change::Unpause)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Change::Shutdown(_) => "shut down",
+            Change::Dying => "kill",
+            Change::ShutdownAndDying(_) => "shut down and kill",
+            Change::Resume => "resume",
+            Change::Pause => "pause",
+            Change::Unpause => "unpause",
+        }
+    }
+}
+
+impl Host {
+    /// Creates a domain. Its number.
+    pub fn create(&self, config: &Config) -> Result<Domid> {
+        let created = self.create_many(1, config)?;
+        created.first().copied().ok_or_else(|| Error::other("create a domain", "none was created"))
+    }
+
+    /// Creates many domains. Their numbers, in order. All or none.
+    pub fn create_many(&self, count: usize, config: &Config) -> Result<Vec<Domid>> {
+        let what = || format!("create {count} domains {:?}", config.name);
+        let mut created: Vec<Domain> = Vec::with_capacity(count);
+        let result = self.add_all(count, config, &mut created).and_then(|()| {
+            for domain in &created {
+                self.set_notes(domain.domid, config.nodes, config.introduce);
+            }
+            self.tell_store(&created)
+        });
+        if let Err(error) = result {
+            let domids: Vec<Domid> = created.iter().map(|domain| domain.domid).collect();
+            let _ = self.remove_domains(&domids, &mut Vec::new());
+            return Err(Error::errno(format!("{}: {error}", what()), error.raw_os_error()));
+        }
+        Ok(created.iter().map(|domain| domain.domid).collect())
+    }
+
+    fn add_all(&self, count: usize, config: &Config, created: &mut Vec<Domain>) -> Result<()> {
+        let grants_file = self.grants_file()?;
+        let lock = self.lock()?;
+        for index in 0..count {
+            let wanted = config.domid.map(|first| u32::from(first) + index as u32);
+            let handle = match config.handle {
+                Some(handle) if count == 1 => handle,
+                _ => random_uuid()?,
+            };
+            let name = if count == 1 { config.name.clone() } else { format!("{}{}", config.name, index + 1) };
+            let name = Name::new(&name).ok_or_else(|| Error::errno(format!("name {name:?}"), libc::ENAMETOOLONG))?;
+            let mut domain = Domain {
+                domid: 0,
+                state: State { paused: config.paused, hvm: config.hvm, ..State::default() },
+                handle,
+                vcpus: config.vcpus,
+                pages: config.memory_mib.saturating_mul(256),
+                name,
+            };
+            domain.domid = self.table().add(&lock, wanted, &domain).map_err(|error| {
+                let domid = wanted.map_or_else(|| "any number".into(), |wanted| wanted.to_string());
+                Error::errno(format!("domain {domid}"), error.errno())
+            })?;
+            created.push(domain);
+            grants::clear(&grants_file, domain.domid.into()).context(|| "clear granted pages")?;
+        }
+        Ok(())
+    }
+
+    fn set_notes(&self, domid: Domid, nodes: Nodes, introduce: bool) {
+        if let Some(record) = self.table().domains.get(usize::from(domid)) {
+            let notes = nodes as u64 | if introduce { INTRODUCED } else { 0 };
+            record.notes.store(notes, Ordering::Relaxed);
+        }
+    }
+
+    fn notes(&self, domid: Domid) -> (Nodes, bool) {
+        let record = self.table().domains.get(usize::from(domid));
+        let notes = record.map_or(0, |record| record.notes.load(Ordering::Relaxed));
+        let nodes = match notes & NODES_MASK {
+            1 => Nodes::Name,
+            2 => Nodes::All,
+            _ => Nodes::None,
+        };
+        (nodes, notes & INTRODUCED != 0)
+    }
+
+    /// Writes the nodes of these domains, then introduces them, as their records note. (Nodes first: with thousands of domains
+    /// introduced, every request costs the daemon a look at each.)
+    fn tell_store(&self, domains: &[Domain]) -> Result<()> {
+        let what = || "write the store";
+        let nodes = domains.iter().flat_map(|domain| self.node_requests(domain));
+        let introduce = |domain: &&Domain| self.notes(domain.domid).1 && !domain.state.dying;
+        let page = |domid: Domid| grants::offset(domid.into(), grants::STORE_REFERENCE).unwrap_or(0) / grants::PAGE;
+        let introductions = domains
+            .iter()
+            .filter(introduce)
+            .map(|domain| Request::introduce(domain.domid, page(domain.domid), STORE_PORT));
+        let mut requests = nodes.chain(introductions).peekable();
+        if requests.peek().is_none() {
+            return Ok(());
+        }
+        self.store()?.batch(requests).context(what)
+    }
+
+    fn node_requests(&self, domain: &Domain) -> Vec<Request> {
+        let Domain { domid, name, handle, .. } = domain;
+        let home = format!("/local/domain/{domid}");
+        let name = name.as_str();
+        if *domid == 0 {
+            return vec![
+                Request::write(&format!("{home}/name"), name),
+                Request::write(&format!("{home}/domid"), "0"),
+                Request::write("/tool/xenstored", ""),
+            ];
+        }
+        match self.notes(*domid).0 {
+            Nodes::None => Vec::new(),
+            Nodes::Name => vec![Request::write(&format!("{home}/name"), name)],
+            Nodes::All => {
+                let uuid = format_uuid(handle);
+                let guest = format!("r{domid}");
+                let memory_kib = (domain.pages * 4).to_string();
+                let kind = if domain.state.hvm { "hvm" } else { "pv" };
+                let page = grants::offset((*domid).into(), grants::STORE_REFERENCE).unwrap_or(0) / grants::PAGE;
+                vec![
+                    Request::mkdir(&home),
+                    Request::permissions(&home, &["n0", &guest]),
+                    Request::write(&format!("{home}/vm"), &format!("/vm/{uuid}")),
+                    Request::write(&format!("{home}/name"), name),
+                    Request::write(&format!("{home}/domid"), &domid.to_string()),
+                    Request::write(&format!("{home}/memory/static-max"), &memory_kib),
+                    Request::write(&format!("{home}/memory/target"), &memory_kib),
+                    Request::write(&format!("{home}/control/shutdown"), ""),
+                    Request::permissions(&format!("{home}/control/shutdown"), &[&format!("n{domid}")]),
+                    Request::write(&format!("{home}/store/port"), &STORE_PORT.to_string()),
+                    Request::write(&format!("{home}/store/ring-ref"), &page.to_string()),
+                    Request::write(&format!("/vm/{uuid}/name"), name),
+                    Request::write(&format!("/vm/{uuid}/uuid"), &uuid),
+                    Request::write(&format!("/libxl/{domid}/type"), kind),
+                ]
+            }
+        }
+    }
+
+    /// Lets something happen to domains, all at once. How many it happened to: a domain that is not there, or that cannot
+    /// change so any more, is left out.
+    pub fn change(&self, domids: impl IntoIterator<Item = Domid>, change: Change) -> Result<usize> {
+        let changed =
+            domids.into_iter().filter(|domid| self.table().change(*domid, |state| change.apply(state)).is_some());
+        let changed = changed.count();
+        if changed > 0 && change.is_noticed() {
+            self.raise_virq()?;
+        }
+        Ok(changed)
+    }
+
+    fn change_one(&self, domid: Domid, change: Change) -> Result<()> {
+        if self.change([domid], change)? == 1 {
+            return Ok(());
+        }
+        let what = format!("{} domain {domid}", change.name());
+        match self.table().state(domid) {
+            None => Err(Error::errno(what, libc::ESRCH)),
+            Some(_) => Err(Error::errno(what, libc::EINVAL)),
+        }
+    }
+
+    /// A guest shuts down.
+    pub fn shutdown(&self, domid: Domid, reason: Reason) -> Result<()> {
+        self.change_one(domid, Change::Shutdown(reason))
+    }
+
+    /// A guest suspends itself.
+    pub fn suspend(&self, domid: Domid) -> Result<()> {
+        self.shutdown(domid, Reason::SUSPEND)
+    }
+
+    /// A domain is killed, and stays listed.
+    pub fn kill(&self, domid: Domid) -> Result<()> {
+        self.change_one(domid, Change::Dying)
+    }
+
+    /// A domain that had shut down runs again, as after a checkpoint; xenstored is told of those that it knows.
+    pub fn resume(&self, domid: Domid) -> Result<()> {
+        self.change_one(domid, Change::Resume)?;
+        let what = || format!("resume domain {domid}");
+        if self.notes(domid).1 {
+            self.store()?.request(Request::resume(domid)).context(what)?;
+        }
+        Ok(())
+    }
+
+    /// Destroys domains: gone, all at once, their nodes removed afterwards unless they are to be kept. How many: those that
+    /// are not there are left out.
+    pub fn destroy_many(&self, domids: impl IntoIterator<Item = Domid>, keep_nodes: bool) -> Result<usize> {
+        let domids: Vec<Domid> = domids.into_iter().filter(|domid| *domid != 0).collect();
+        let mut gone = Vec::new();
+        self.remove_domains(&domids, &mut gone)?;
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        self.raise_virq()?;
+        if !keep_nodes && self.daemon().pid().is_some() {
+            let paths = gone.iter().filter(|domain| self.notes(domain.domid).0 != Nodes::None).flat_map(|domain| {
+                let Domain { domid, handle, .. } = domain;
+                [format!("/local/domain/{domid}"), format!("/vm/{}", format_uuid(handle)), format!("/libxl/{domid}")]
+            });
+            let mut requests = paths.map(|path| Request::remove(&path)).peekable();
+            if requests.peek().is_some() {
+                self.store()?.batch(requests).context(|| "remove nodes from the store")?;
+            }
+        }
+        Ok(gone.len())
+    }
+
+    /// Destroys a domain: gone, its nodes removed.
+    pub fn destroy(&self, domid: Domid) -> Result<()> {
+        match self.destroy_many([domid], false)? {
+            0 => Err(Error::errno(format!("destroy domain {domid}"), libc::ESRCH)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_domains(&self, domids: &[Domid], gone: &mut Vec<Domain>) -> Result<()> {
+        let lock = self.lock()?;
+        for domid in domids {
+            if let Some(domain) = self.table().domain(*domid)
+                && self.table().remove(&lock, *domid)
+            {
+                gone.push(domain);
+            }
+        }
+        Ok(())
+    }
+
+    /// All domains, by ascending number.
+    pub fn domains(&self) -> Vec<Domain> {
+        self.table().domains_from(0).collect()
+    }
+
+    /// One domain.
+    pub fn domain(&self, domid: Domid) -> Option<Domain> {
+        self.table().domain(domid)
+    }
+
+    /// Raises the virtual interrupt that tells xenstored to look at its domains. False if there is no xenstored to hear it.
+    pub fn raise_virq(&self) -> Result<bool> {
+        self.channels().raise(VIRQ_DOM_EXC).context(|| "raise VIRQ_DOM_EXC")
+    }
+
+    /// Waits until xenstored has dealt with what happened so far, and has sent what it will send because of it.
+    pub fn settle(&self) -> Result<()> {
+        self.daemon().settle()
+    }
+
+    /// Starts xenstored and tells it of the domains, as their toolstack would.
+    pub fn start_xenstored(&self) -> Result<()> {
+        self.start_empty_xenstored()?;
+        self.tell_store(&self.domains())
+    }
+
+    /// Starts xenstored and tells it of nothing but itself, as the kernel does.
+    pub fn start_empty_xenstored(&self) -> Result<()> {
+        note(self.dir(), "start");
+        self.daemon().start(self.library())
+    }
+
+    /// Kills xenstored, and what it held is lost. False if none ran.
+    pub fn kill_xenstored(&self) -> Result<bool> {
+        note(self.dir(), "kill");
+        self.daemon().kill()
+    }
+
+    /// Kills xenstored and starts it anew in the same place.
+    pub fn restart_xenstored(&self) -> Result<()> {
+        self.kill_xenstored()?;
+        self.start_xenstored()
+    }
+
+    /// Makes hypercalls of this kind misbehave.
+    pub fn inject(&self, call: Call, fault: &Fault) {
+        self.table().set_fault(call, fault);
+    }
+
+    /// Makes all hypercalls behave again.
+    pub fn clear_faults(&self) {
+        for call in Call::ALL {
+            self.table().clear_fault(call);
+        }
+    }
+
+    /// How many hypercalls of this kind clients have made since the counters were reset.
+    pub fn count(&self, call: Call) -> u64 {
+        self.table().count(Role::Client, call)
+    }
+
+    /// Begins to count from 0 again.
+    pub fn reset_counts(&self) {
+        self.table().reset_counts();
+    }
+
+    /// Says whether clients may open the devices from now on.
+    pub fn set_access(&self, access: Access) {
+        self.table().set_access(access);
+    }
+}
+
+/// A new random UUID.
+fn random_uuid() -> Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    sys::random(&mut uuid).context(|| "make a UUID")?;
+    // Version 4, variant 1.
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
+}
+
+/// A UUID as it is written.
+pub fn format_uuid(uuid: &[u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (index, byte) in uuid.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// The UUID that is written so.
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
+    let mut uuid = [0; 16];
+    if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, pair) in uuid.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(uuid)
+}
