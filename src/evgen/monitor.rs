@@ -14,10 +14,14 @@ use super::domain_death::{DomainDeath, Report, SuspendRule};
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::{DomainInfo, Host};
 
-/// Up to this many generators the host is asked for each domain by itself.
+/// Up to this many questions the host is asked for each domain by itself.
 const FEW: usize = 4;
 
-/// Domains per hypercall when there are more.
+/// Otherwise for so many domains at a time, per question that is left: where most domains are watched, one answer serves
+/// for all; where few are, an answer isn't much longer than what is wanted of it.
+const PER_QUESTION: usize = 8;
+
+/// And never for more than this at once.
 const BATCH: usize = 1024;
 
 /// Names a generator, and is where it is filed: the domid in the upper 16 bits, below it a serial number that runs
@@ -139,7 +143,8 @@ impl Monitor {
 
 /// Answers "is there a domain of this number" for ascending numbers, with as few questions to the host as it can.
 struct Sweep {
-    batch: usize,
+    /// How many more will be asked for, at most.
+    questions: usize,
     /// Where in the host's last answer the next domain will be found, at the earliest.
     position: usize,
     /// What is below this is known from the answers so far.
@@ -148,18 +153,21 @@ struct Sweep {
 
 impl Sweep {
     fn new(questions: usize) -> Self {
-        Sweep { batch: if questions <= FEW { 1 } else { BATCH }, position: 0, known_to: 0 }
+        Sweep { questions, position: 0, known_to: 0 }
     }
 
     fn find<'host>(&mut self, host: &'host mut dyn Host, domid: u32) -> Result<Option<&'host DomainInfo>, Errno> {
+        let questions = self.questions;
+        self.questions = questions.saturating_sub(1);
         if domid >= DOMID_LIMIT {
             return Ok(None);
         }
         if domid >= self.known_to {
-            host.ask(domid, self.batch)?;
+            let batch = if questions <= FEW { 1 } else { BATCH.min(questions * PER_QUESTION) };
+            host.ask(domid, batch)?;
             let answer = host.answer();
             self.known_to = match answer.last() {
-                Some(last) if answer.len() >= self.batch => last.domid() + 1,
+                Some(last) if answer.len() >= batch => last.domid() + 1,
                 _ => DOMID_LIMIT,
             };
             self.position = 0;
@@ -181,6 +189,7 @@ mod tests {
         domains: BTreeMap<u32, DomainInfo>,
         answer: Vec<DomainInfo>,
         questions: usize,
+        longest: usize,
         fail: Option<Errno>,
     }
 
@@ -204,6 +213,7 @@ mod tests {
                 return Err(errno);
             }
             self.answer = self.domains.range(first..).take(max).map(|(_, info)| *info).collect();
+            self.longest = self.longest.max(self.answer.len());
             Ok(())
         }
 
@@ -289,6 +299,18 @@ mod tests {
         table.questions = 0;
         scan(&mut monitor, &mut table);
         assert_eq!(table.questions, 1);
+    }
+
+    #[test]
+    fn a_few_domains_among_many_take_few_questions_and_short_answers() {
+        let mut table = Table::of(1..=2000);
+        let mut monitor = Monitor::default();
+        for domid in [1, 2, 3, 500, 1000, 1500, 1999] {
+            monitor.insert(domid, 0);
+        }
+        assert_eq!(scan(&mut monitor, &mut table), []);
+        assert_eq!(table.questions, 5);
+        assert!(table.longest <= 7 * PER_QUESTION);
     }
 
     #[test]
