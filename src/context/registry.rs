@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Once};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use parking_lot::lock_api::RawRwLock as _;
 
 use super::Context;
@@ -59,14 +59,13 @@ pub fn remove(address: usize, context: &Arc<Context>) -> bool {
     removed.is_some()
 }
 
-/// In a forked child: closes what the parent's contexts had open, and forgets them. They are leaked, since another
-/// thread of the parent's may have been anywhere in them.
+/// In a forked child: closes what the parent's contexts had open, and forgets them. Their memory stays: another thread of
+/// the parent's may have been anywhere in them.
 pub fn forget_all() {
+    static FORGOTTEN: Mutex<Vec<Contexts>> = Mutex::new(Vec::new());
     let contexts = std::mem::take(&mut *CONTEXTS.write());
-    for context in contexts.values() {
-        context.abandon();
-    }
-    std::mem::forget(contexts);
+    contexts.values().for_each(|context| context.abandon());
+    FORGOTTEN.lock().push(contexts);
 }
 
 /// From the first context on, a fork waits until nobody changes the registry, so that the child finds it whole and
