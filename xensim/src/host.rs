@@ -8,6 +8,7 @@
 //! | `table` | what all its processes map ([`crate::table`]) |
 //! | `lock` | held by whoever adds or removes something |
 //! | `dev/`, `proc/` | what its clients see as `/dev/xen` and `/proc/xen` |
+//! | `run-xen/`, `lib-xen/` | what they see as `/run/xen` and `/var/lib/xen` |
 //! | `evtchn/` | the FIFOs of event channels |
 //! | `run/` | xenstored's folder, with its socket |
 //! | `xenstored.pid`, `xenstored.log` | the daemon |
@@ -158,7 +159,7 @@ impl Host {
     fn furnish(dir: &Path, library: PathBuf, persistent: bool) -> Result<Host> {
         let what = || format!("make a host in {}", dir.display());
         let lifeline = if persistent { None } else { Some(makelifeline(dir).context(what)?) };
-        for folder in ["dev", "proc", "run", FIFO_DIR] {
+        for folder in ["dev", "proc", "run", "run-xen", "lib-xen", FIFO_DIR] {
             fs::DirBuilder::new().mode(0o700).create(dir.join(folder)).context(what)?;
         }
         fs::write(dir.join(LOCK_FILE), "").context(what)?;

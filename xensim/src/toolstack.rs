@@ -309,6 +309,16 @@ impl Host {
         Ok(())
     }
 
+    /// The toolstack pauses a domain.
+    pub fn pause(&self, domid: Domid) -> Result<()> {
+        self.change_one(domid, Change::Pause)
+    }
+
+    /// The toolstack lets a paused domain run.
+    pub fn unpause(&self, domid: Domid) -> Result<()> {
+        self.change_one(domid, Change::Unpause)
+    }
+
     /// Destroys domains: gone, all at once, their nodes removed afterwards unless they are to be kept. How many: those that
     /// are not there are left out.
     pub fn destroy_many(&self, domids: impl IntoIterator<Item = Domid>, keep_nodes: bool) -> Result<usize> {
@@ -394,6 +404,11 @@ impl Host {
     pub fn restart_xenstored(&self) -> Result<()> {
         self.kill_xenstored()?;
         self.start_xenstored()
+    }
+
+    /// Stops xenstored where it stands, so that it answers nothing, or lets it go on. False if none runs.
+    pub fn pause_xenstored(&self, pause: bool) -> Result<bool> {
+        self.daemon().pause(pause)
     }
 
     /// Makes hypercalls of this kind misbehave.

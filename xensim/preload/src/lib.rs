@@ -3,14 +3,14 @@
 //!
 //! | room | what it is for |
 //! |---|---|
-//! | [`paths`] | the C library's functions that take a path: `/dev/xen` and `/proc/xen` lead to the host's directory |
+//! | [`paths`] | the C library's functions that take a path: Xen's devices and files are in the host's directory |
 //! | [`ioctl`] | calls on the devices |
 //! | [`evtchn`] | the one call on event channels that is no ioctl |
 //! | [`hypercall`] | what a hypercall does to the table |
 //! | [`abi`] | how hypercalls are laid out, with `abi/abi.c` |
 //! | [`hosts`] | the hosts that this process has to do with |
 //! | [`lifeline`] | in xenstored: the end with the host's owner |
-//! | [`driver`] | the functions of `include/xensim.h` |
+//! | [`cdriver`] | the functions of `include/xensim.h` |
 //!
 //! Invariants:
 //! - Nothing is caught unless the path is one of Xen's and the process has a host, or the descriptor is one of a host's. Everything
@@ -23,6 +23,8 @@
 //!   that would have to be dropped.
 
 mod abi;
+mod cdriver;
+
 mod evtchn;
 mod hosts;
 mod hypercall;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The C library's functions that take a path: those below `/dev/xen` and `/proc/xen` lead to the host's directory.
+//! The C library's functions that take a path: those below `/dev/xen` and `/proc/xen`, and below `/run/xen` and
+//! `/var/lib/xen`, where libxl keeps files of its own, lead to the host's directory.
 //!
 //! `open` and its like are variadic in C, which a definition in Rust cannot be. One that always has the last argument is called in
 //! the same way under the calling conventions of Linux; a caller that gave none leaves something in its place, and it is passed
@@ -9,7 +10,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::fd::IntoRawFd;
 
 use driver::Role;
-use libc::{FILE, mode_t};
+use libc::{DIR, FILE, mode_t};
 
 use crate::hosts::{self, Attached, Path};
 use crate::{errno, errno_of, fail, next, set_errno};
@@ -34,8 +35,23 @@ enum Purpose {
     Look,
 }
 
-/// What is simulated: a prefix and the folder in the host's directory.
-const FOLDERS: [(&[u8], &[u8]); 2] = [(b"/dev/xen", b"dev"), (b"/proc/xen", b"proc")];
+/// What is below a folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Devices: a client may be refused them.
+    Devices,
+    /// Files that libxl keeps of its own: which domains there were lately, what it knows of each.
+    State,
+}
+
+/// What is simulated: a prefix, what is below it, and the folder in the host's directory.
+const FOLDERS: [(&[u8], Kind, &[u8]); 5] = [
+    (b"/dev/xen", Kind::Devices, b"dev"),
+    (b"/proc/xen", Kind::Devices, b"proc"),
+    (b"/var/run/xen", Kind::State, b"run-xen"),
+    (b"/run/xen", Kind::State, b"run-xen"),
+    (b"/var/lib/xen", Kind::State, b"lib-xen"),
+];
 
 /// # Safety
 /// `path` is null or a C string.
@@ -45,14 +61,14 @@ unsafe fn lead(path: *const c_char, purpose: Purpose) -> Lead {
     }
     // SAFETY: the caller vouches for it.
     let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
-    let below = |(prefix, folder): &(&'static [u8], &'static [u8])| {
+    let below = |(prefix, kind, folder): &(&'static [u8], Kind, &'static [u8])| {
         let rest = bytes.strip_prefix(*prefix)?;
-        (rest.is_empty() || rest[0] == b'/').then_some((*folder, rest))
+        (rest.is_empty() || rest[0] == b'/').then_some((*kind, *folder, rest))
     };
     match FOLDERS.iter().find_map(below) {
-        Some((folder, rest)) if hosts::is_any() => {
+        Some((kind, folder, rest)) if hosts::is_any() => {
             let before = errno();
-            let lead = lead_below(folder, rest, purpose);
+            let lead = lead_below(kind, folder, rest, purpose);
             set_errno(before);
             lead
         }
@@ -60,24 +76,25 @@ unsafe fn lead(path: *const c_char, purpose: Purpose) -> Lead {
     }
 }
 
-fn lead_below(folder: &[u8], rest: &[u8], purpose: Purpose) -> Lead {
+fn lead_below(kind: Kind, folder: &[u8], rest: &[u8], purpose: Purpose) -> Lead {
     let host = match hosts::current() {
         Ok(host) => host,
         // Never the machine's own devices.
         Err(error) => return Lead::Nowhere(errno_of(&error)),
     };
-    let refused = host.table.access().errno().filter(|_| host.role == Role::Client);
-    if let Some(errno) = refused.filter(|errno| purpose == Purpose::Open || *errno != libc::EACCES) {
-        return Lead::Nowhere(errno);
-    }
-    let name = rest.strip_prefix(b"/").unwrap_or(rest);
-    if name.contains(&b'/') || name == b".." {
+    if rest.split(|byte| *byte == b'/').any(|part| part == b"..") {
         return Lead::Nowhere(libc::ENOENT);
     }
-    if purpose == Purpose::Open && folder == b"dev" && name == b"evtchn" {
-        return Lead::Evtchn(host);
+    if kind == Kind::Devices {
+        let refused = host.table.access().errno().filter(|_| host.role == Role::Client);
+        if let Some(errno) = refused.filter(|errno| purpose == Purpose::Open || *errno != libc::EACCES) {
+            return Lead::Nowhere(errno);
+        }
+        if purpose == Purpose::Open && folder == b"dev" && rest == b"/evtchn" {
+            return Lead::Evtchn(host);
+        }
     }
-    match host.path(&[folder, b"/", name]) {
+    match host.path(&[folder, rest]) {
         Some(path) => Lead::To(path),
         None => Lead::Nowhere(libc::ENAMETOOLONG),
     }
@@ -98,11 +115,6 @@ fn open_evtchn(host: &Attached, flags: c_int) -> c_int {
     fd
 }
 
-/// A device is never made or emptied by opening it.
-fn device_flags(flags: c_int) -> c_int {
-    flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC)
-}
-
 /// Defines a function that opens a descriptor. The names of the path and the flags among the arguments stand first.
 macro_rules! open_function {
     ($path:ident, $flags:ident, $name:ident($($argument:ident: $type:ty),*)) => {
@@ -119,8 +131,8 @@ macro_rules! open_function {
                 // SAFETY: our caller's arguments.
                 Lead::Itself => unsafe { next($($argument),*) },
                 Lead::To(there) => {
-                    let ($path, $flags) = (there.as_c_str().as_ptr(), device_flags($flags));
-                    // SAFETY: our caller's arguments, with another path, and less in the flags.
+                    let $path = there.as_c_str().as_ptr();
+                    // SAFETY: our caller's arguments, with another path.
                     unsafe { next($($argument),*) }
                 }
                 Lead::Evtchn(host) => open_evtchn(host, $flags),
@@ -191,3 +203,30 @@ path_function!(path, Purpose::Look, __xstat(version: c_int, path: *const c_char,
 path_function!(path, Purpose::Look, __xstat64(version: c_int, path: *const c_char, status: *mut c_void) -> c_int, -1);
 path_function!(path, Purpose::Look, __lxstat(version: c_int, path: *const c_char, status: *mut c_void) -> c_int, -1);
 path_function!(path, Purpose::Look, __lxstat64(version: c_int, path: *const c_char, status: *mut c_void) -> c_int, -1);
+path_function!(path, Purpose::Look, mkdir(path: *const c_char, mode: mode_t) -> c_int, -1);
+path_function!(path, Purpose::Look, rmdir(path: *const c_char) -> c_int, -1);
+path_function!(path, Purpose::Look, unlink(path: *const c_char) -> c_int, -1);
+path_function!(path, Purpose::Look, opendir(path: *const c_char) -> *mut DIR, std::ptr::null_mut());
+
+/// As in the C library, but for Xen's files.
+///
+/// # Safety
+/// As in the C library.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn rename(from: *const c_char, to: *const c_char) -> c_int {
+    type Function = unsafe extern "C-unwind" fn(*const c_char, *const c_char) -> c_int;
+    let Some(next) = next!(rename as Function) else { return fail(libc::ENOSYS) };
+    let mut paths = [from, to];
+    // SAFETY: our caller's paths.
+    let leads = unsafe { [lead(from, Purpose::Look), lead(to, Purpose::Look)] };
+    for (path, lead) in paths.iter_mut().zip(&leads) {
+        match lead {
+            Lead::Itself => {}
+            Lead::To(there) => *path = there.as_c_str().as_ptr(),
+            Lead::Evtchn(_) => return fail(libc::EBUSY),
+            Lead::Nowhere(errno) => return fail(*errno),
+        }
+    }
+    // SAFETY: our caller's paths, or others that live until the call returns.
+    unsafe { next(paths[0], paths[1]) }
+}

@@ -383,7 +383,7 @@ fn xenstored(host: &Host, mut args: Args) -> Result<()> {
             start()?;
         }
         "pause" | "continue" => {
-            if !host.daemon().pause(verb == "pause")? {
+            if !host.pause_xenstored(verb == "pause")? {
                 return Err(Failure::Usage("xenstored does not run".into()));
             }
         }
