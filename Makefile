@@ -66,6 +66,15 @@ demo: deps-vm stage ## Show it: xl and a watcher on real Xen in QEMU
 vm-shell: deps-vm stage ## Get a prompt in dom0 on real Xen in QEMU, with the library in place
 	@$(STAGED) xenvm/vm shell
 
+##@ Figures
+
+bench: deps-bench stage ## Measure it beside libxenlight on the simulated host (about 15 minutes; BENCH=--quick for less)
+	$(CARGO) build --release -p xensim -p xensim-preload
+	XLEVENT_STAGE=$(STAGE) XENSIM_BIN=$(abspath $(RELEASE))/xensim benches/run $(BENCH)
+
+deps-bench: deps-test
+	@scripts/deps bench
+
 ##@ Installation
 
 install: ## Install what has been built (PREFIX, libdir, includedir, DESTDIR)

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Once};
 
-use parking_lot::{Mutex, RwLock};
 use parking_lot::lock_api::RawRwLock as _;
+use parking_lot::{Mutex, RwLock};
 
 use super::Context;
 

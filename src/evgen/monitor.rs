@@ -114,7 +114,8 @@ impl Monitor {
 
     /// Looks at every domain that has a generator, and tells what is new: ascending by domid, newest generator first.
     pub fn scan(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
-        let mut sweep = Sweep::new(self.generators.len());
+        let last = self.generators.last_key_value().map_or(0, |(key, _)| key.place());
+        let mut sweep = Sweep::new(self.generators.len(), last);
         for (key, generator) in &mut self.generators {
             if !generator.dead() {
                 let info = sweep.find(host, key.place())?;
@@ -127,7 +128,7 @@ impl Monitor {
 
     /// The same for the domains of new generators only.
     pub fn scan_fresh(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
-        let mut sweep = Sweep::new(self.fresh.len());
+        let mut sweep = Sweep::new(self.fresh.len(), self.fresh.last().copied().unwrap_or(0));
         for &place in &self.fresh {
             for (_, generator) in self.generators.range_mut(Key::range(place)) {
                 if !generator.dead() {
@@ -145,6 +146,8 @@ impl Monitor {
 struct Sweep {
     /// How many more will be asked for, at most.
     questions: usize,
+    /// The highest domid that will be.
+    last: u32,
     /// Where in the host's last answer the next domain will be found, at the earliest.
     position: usize,
     /// What is below this is known from the answers so far.
@@ -152,8 +155,8 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn new(questions: usize) -> Self {
-        Sweep { questions, position: 0, known_to: 0 }
+    fn new(questions: usize, last: u32) -> Self {
+        Sweep { questions, last, position: 0, known_to: 0 }
     }
 
     fn find<'host>(&mut self, host: &'host mut dyn Host, domid: u32) -> Result<Option<&'host DomainInfo>, Errno> {
@@ -163,7 +166,8 @@ impl Sweep {
             return Ok(None);
         }
         if domid >= self.known_to {
-            let batch = if questions <= FEW { 1 } else { BATCH.min(questions * PER_QUESTION) };
+            let span = self.last.saturating_sub(domid) as usize + 1;
+            let batch = if questions <= FEW { 1 } else { BATCH.min(questions * PER_QUESTION).min(span) };
             host.ask(domid, batch)?;
             let answer = host.answer();
             self.known_to = match answer.last() {
