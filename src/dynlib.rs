@@ -3,9 +3,7 @@
 //!
 //! A library found here is never closed: what was bound from it is kept for the life of the process.
 
-use std::ffi::{CStr, CString, OsStr, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::NonNull;
 
 /// A place where symbols can be looked up.
@@ -78,8 +76,8 @@ unsafe extern "C" fn find_by_prefix(info: *mut libc::dl_phdr_info, _size: usize,
     }
     // SAFETY: a C string, not null, that lives through this call.
     let path = unsafe { CStr::from_ptr(name) };
-    let file = Path::new(OsStr::from_bytes(path.to_bytes())).file_name();
-    if file.is_some_and(|file| file.as_bytes().starts_with(search.prefix.as_bytes())) {
+    let file = path.to_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if file.starts_with(search.prefix.as_bytes()) {
         search.path = Some(path.to_owned());
         return 1;
     }

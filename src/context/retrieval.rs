@@ -2,6 +2,7 @@
 //! Giving events out: at once, or after waiting for one.
 
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
@@ -67,35 +68,42 @@ impl Context {
         let retrieval = self.retrieval.lock();
         let Some(predicate) = predicate else {
             let mut state = self.state.lock();
-            let first = state.queue.matches(mask, *seen).find(|(serial, _)| !retrieval.examines(*serial));
-            let Some((serial, _)) = first else {
-                *seen = state.queue.end();
-                return None;
-            };
-            retrieval.count_taken();
-            return state.queue.take(serial);
-        };
-        let mut batch = Vec::new();
-        loop {
-            {
-                let state = self.state.lock();
-                let matches = state.queue.matches(mask, *seen).filter(|(serial, _)| !retrieval.examines(*serial));
-                // SAFETY: each is looked at below, and only while it is in the queue: other threads are kept out by
-                // `retrieval`, and a predicate that takes events itself ends the batch.
-                batch.extend(matches.take(BATCH).map(|(serial, event)| (serial, unsafe { event.alias() })));
-                if batch.is_empty() {
-                    *seen = state.queue.end();
-                    return None;
+            while let Some((serial, _)) = state.queue.first(mask, *seen) {
+                *seen = serial + 1;
+                if !retrieval.examines(serial) {
+                    retrieval.count_taken();
+                    return state.queue.take(serial);
                 }
             }
-            let taken = retrieval.taken();
+            *seen = state.queue.end();
+            return None;
+        };
+        let mut batch: Vec<(u64, ManuallyDrop<Event>)> = Vec::with_capacity(BATCH);
+        let examining = Examining::begin(&retrieval);
+        loop {
+            let state = self.state.lock();
+            state.queue.each_match(mask, *seen, BATCH, |serial, event| {
+                // SAFETY: looked at below, and only while it is in the queue: other threads are kept out by
+                // `retrieval`, and a predicate that takes events itself ends the batch.
+                batch.push((serial, unsafe { event.alias() }));
+            });
+            if batch.is_empty() {
+                *seen = state.queue.end();
+                return None;
+            }
+            drop(state);
+            let taken = retrieval.taken.get();
             for (serial, event) in batch.drain(..) {
                 *seen = serial + 1;
-                if retrieval.examining(serial, || predicate(&event)) {
+                if examining.inner && retrieval.examines(serial) {
+                    continue;
+                }
+                examining.look_at(serial);
+                if predicate(&event) {
                     retrieval.count_taken();
                     return self.state.lock().queue.take(serial);
                 }
-                if retrieval.taken() != taken {
+                if retrieval.taken.get() != taken {
                     break;
                 }
             }
@@ -110,35 +118,46 @@ const BATCH: usize = 64;
 /// this thread again.
 #[derive(Debug, Default)]
 pub(super) struct Retrieval {
-    /// Serials of events that predicates are looking at, each within a predicate of the one before. Nobody can take them.
-    examined: RefCell<Vec<u64>>,
+    /// The event that the innermost predicate looks at.
+    examined: Cell<Option<u64>>,
+    /// Those of the predicates around it. Nobody can take what a predicate looks at.
+    outer: RefCell<Vec<u64>>,
     /// How many events have been taken.
     taken: Cell<u64>,
 }
 
 impl Retrieval {
     fn examines(&self, serial: u64) -> bool {
-        self.examined.borrow().contains(&serial)
-    }
-
-    /// Runs a predicate on an event, which stays where it is for that time, also if the predicate panics.
-    fn examining(&self, serial: u64, predicate: impl FnOnce() -> bool) -> bool {
-        struct Release<'a>(&'a RefCell<Vec<u64>>);
-        impl Drop for Release<'_> {
-            fn drop(&mut self) {
-                self.0.borrow_mut().pop();
-            }
-        }
-        self.examined.borrow_mut().push(serial);
-        let _release = Release(&self.examined);
-        predicate()
-    }
-
-    fn taken(&self) -> u64 {
-        self.taken.get()
+        self.examined.get() == Some(serial) || self.outer.borrow().contains(&serial)
     }
 
     fn count_taken(&self) {
         self.taken.set(self.taken.get() + 1);
+    }
+}
+
+/// A retrieval by predicate, from its first look to its end, also if that is a panic.
+struct Examining<'a> {
+    retrieval: &'a Retrieval,
+    /// It runs within another's predicate.
+    inner: bool,
+}
+
+impl<'a> Examining<'a> {
+    fn begin(retrieval: &'a Retrieval) -> Self {
+        let outer = retrieval.examined.take();
+        retrieval.outer.borrow_mut().extend(outer);
+        Examining { retrieval, inner: outer.is_some() }
+    }
+
+    fn look_at(&self, serial: u64) {
+        self.retrieval.examined.set(Some(serial));
+    }
+}
+
+impl Drop for Examining<'_> {
+    fn drop(&mut self) {
+        let outer = if self.inner { self.retrieval.outer.borrow_mut().pop() } else { None };
+        self.retrieval.examined.set(outer);
     }
 }

@@ -27,6 +27,16 @@ impl Lane {
     fn passes(&self, mask: u64) -> bool {
         1u64.checked_shl(self.event_type).is_some_and(|bit| mask & bit != 0)
     }
+
+    /// Its events from a serial on.
+    fn from(&self, from: u64) -> impl Iterator<Item = (u64, &Event)> {
+        let start = match self.events.front() {
+            // As for every first look.
+            Some((oldest, _)) if *oldest >= from => 0,
+            _ => self.events.partition_point(|(serial, _)| *serial < from),
+        };
+        self.events.range(start..).map(|(serial, event)| (*serial, event))
+    }
 }
 
 impl Queue {
@@ -49,19 +59,32 @@ impl Queue {
         self.next
     }
 
-    /// The events from serial `from` on whose type is in `mask`, oldest first.
-    pub fn matches(&self, mask: u64, from: u64) -> impl Iterator<Item = (u64, &Event)> {
-        let mut lanes: Vec<_> = self
-            .lanes
-            .iter()
-            .filter(|lane| lane.passes(mask))
-            .map(|lane| lane.events.range(lane.events.partition_point(|(serial, _)| *serial < from)..).peekable())
-            .collect();
-        std::iter::from_fn(move || {
-            let oldest =
-                lanes.iter_mut().filter_map(|lane| Some((lane.peek()?.0, lane))).min_by_key(|(serial, _)| *serial)?;
-            oldest.1.next().map(|(serial, event)| (*serial, event))
-        })
+    /// The oldest event from serial `from` on whose type is in `mask`.
+    pub fn first(&self, mask: u64, from: u64) -> Option<(u64, &Event)> {
+        let lanes = self.lanes.iter().filter(|lane| lane.passes(mask));
+        lanes.filter_map(|lane| lane.from(from).next()).min_by_key(|(serial, _)| *serial)
+    }
+
+    /// Up to `max` events from serial `from` on whose type is in `mask`, oldest first.
+    pub fn each_match<'queue>(
+        &'queue self,
+        mask: u64,
+        from: u64,
+        max: usize,
+        mut each: impl FnMut(u64, &'queue Event),
+    ) {
+        let mut lanes: Vec<_> =
+            self.lanes.iter().filter(|lane| lane.passes(mask)).map(|lane| lane.from(from)).collect();
+        if let [lane] = lanes.as_mut_slice() {
+            // Nothing to merge, as where all wait for the same thing.
+            return lane.take(max).for_each(|(serial, event)| each(serial, event));
+        }
+        let mut lanes: Vec<_> = lanes.into_iter().map(Iterator::peekable).collect();
+        for _ in 0..max {
+            let heads = lanes.iter_mut().filter_map(|lane| Some((lane.peek()?.0, lane)));
+            let Some((_, oldest)) = heads.min_by_key(|(serial, _)| *serial) else { return };
+            oldest.next().into_iter().for_each(|(serial, event)| each(serial, event));
+        }
     }
 
     /// Takes an event out.
@@ -96,10 +119,17 @@ mod tests {
 
     fn drain(queue: &mut Queue, mask: u64) -> Vec<(u32, libxl_event_type)> {
         std::iter::from_fn(|| {
-            let (serial, _) = queue.matches(mask, 0).next()?;
+            let (serial, _) = queue.first(mask, 0)?;
             queue.take(serial).map(|event| (event.domid(), event.event_type()))
         })
         .collect()
+    }
+
+    fn serials(queue: &Queue, mask: u64, from: u64, max: usize) -> Vec<u64> {
+        let mut serials = Vec::new();
+        queue.each_match(mask, from, max, |serial, _| serials.push(serial));
+        assert_eq!(serials.first().copied(), queue.first(mask, from).map(|(serial, _)| serial).filter(|_| max > 0));
+        serials
     }
 
     #[test]
@@ -111,9 +141,12 @@ mod tests {
     fn the_mask_leaves_others_in_place() {
         let mut queue = queue();
         assert_eq!(drain(&mut queue, DEATH), [(0, 2), (1, 2), (2, 2)]);
-        assert_eq!(queue.matches(DEATH, 0).count(), 0);
-        assert_eq!(queue.matches(0, 0).count(), 0);
-        assert_eq!(queue.matches(!(SHUTDOWN | DEATH), 0).count(), 0);
+        assert!(queue.first(DEATH, 0).is_none());
+        assert_eq!(serials(&queue, DEATH, 0, 9), []);
+        assert!(queue.first(0, 0).is_none());
+        assert_eq!(serials(&queue, 0, 0, 9), []);
+        assert!(queue.first(!(SHUTDOWN | DEATH), 0).is_none());
+        assert_eq!(serials(&queue, !(SHUTDOWN | DEATH), 0, 9), []);
         assert_eq!(drain(&mut queue, u64::MAX), [(0, 1), (1, 1), (2, 1)]);
     }
 
@@ -129,11 +162,13 @@ mod tests {
     #[test]
     fn a_look_can_begin_anywhere() {
         let queue = queue();
-        let serials = |mask, from| queue.matches(mask, from).map(|(serial, _)| serial).collect::<Vec<_>>();
-        assert_eq!(serials(u64::MAX, 0), [0, 1, 2, 3, 4, 5]);
-        assert_eq!(serials(SHUTDOWN, 1), [2, 4]);
-        assert_eq!(serials(u64::MAX, 5), [5]);
-        assert_eq!(serials(u64::MAX, queue.end()), []);
+        assert_eq!(serials(&queue, u64::MAX, 0, 9), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(serials(&queue, u64::MAX, 0, 4), [0, 1, 2, 3]);
+        assert_eq!(serials(&queue, SHUTDOWN, 1, 9), [2, 4]);
+        assert_eq!(serials(&queue, SHUTDOWN, 0, 2), [0, 2]);
+        assert_eq!(serials(&queue, u64::MAX, 5, 9), [5]);
+        assert_eq!(serials(&queue, u64::MAX, queue.end(), 9), []);
+        assert_eq!(serials(&queue, u64::MAX, 0, 0), []);
     }
 
     #[test]
