@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The frame of the C tests: a list of tests, each run in a process of its own, so that one that crashes or hangs is a
+ * failure and not the end.
+ *
+ * A test program is a source file with tests in it; main() is in check.c:
+ *
+ *     #include "harness/check.h"
+ *
+ *     TEST(one_and_one_is_two)
+ *     {
+ *         CHECK_EQUAL(1 + 1, 2);
+ *     }
+ *
+ * The same source runs in three columns: with libxenlight alone, with libxlevent alone, and with libxlevent in front of
+ * libxenlight. What a test asserts holds in all of them, but for the differences that are listed in ctests/differences:
+ *
+ *     if (OURS("domuuid"))
+ *         CHECK(what we promise);
+ *     else
+ *         CHECK(what libxenlight does);
+ *
+ * Invariants: a test waits for conditions, never for time to pass, and asserts nothing on time; it needs nothing that an
+ * earlier test has left. A failed check ends the whole process of the test, from whichever thread or child it is made.
+ */
+#ifndef CTESTS_CHECK_H
+#define CTESTS_CHECK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+
+/* ---- tests ---- */
+
+enum {
+    ON_ANY_HOST, /* needs Xen, and leaves its domains alone */
+    ON_SIMULATION, /* commands domains: needs a simulated host */
+};
+
+void add_test(const char *name, void (*run)(void), int needs);
+
+#define TEST_THAT_NEEDS(name, needs)                                                                                   \
+    static void name(void);                                                                                            \
+    __attribute__((constructor)) static void add_##name(void)                                                          \
+    {                                                                                                                  \
+        add_test(#name, name, needs);                                                                                  \
+    }                                                                                                                  \
+    static void name(void)
+
+/* A test for any host. Tests run in the order in which they stand in the file. */
+#define TEST(name) TEST_THAT_NEEDS(name, ON_ANY_HOST)
+/* A test with domains that do what it says. */
+#define DOMAIN_TEST(name) TEST_THAT_NEEDS(name, ON_SIMULATION)
+
+/* ---- columns ---- */
+
+enum column {
+    REAL, /* libxenlight alone */
+    ALONE, /* libxlevent alone */
+    BESIDE, /* libxlevent in front of libxenlight */
+};
+
+extern enum column column;
+
+/*
+ * Whether it is libxlevent that answers, for an assertion in which it differs from libxenlight on purpose: `key` is the
+ * difference's name in ctests/differences.
+ */
+bool OURS(const char *key);
+
+/* ---- assertions ---- */
+
+__attribute__((format(printf, 3, 4), noreturn)) void fail_test(const char *file, int line, const char *format, ...);
+
+#define FAIL(...) fail_test(__FILE__, __LINE__, __VA_ARGS__)
+
+/* Ends the test if the condition does not hold. */
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            FAIL("%s", #condition);                                                                                    \
+    } while (0)
+
+#define CHECK_COMPARED(have, want, operator, words)                                                                    \
+    do {                                                                                                               \
+        long long have_ = (long long)(have), want_ = (long long)(want);                                                \
+        if (!(have_ operator want_))                                                                                   \
+            FAIL("%s is %lld, not %s%lld", #have, have_, words, want_);                                                \
+    } while (0)
+
+/* Likewise, with both numbers in the report. */
+#define CHECK_EQUAL(have, want) CHECK_COMPARED(have, want, ==, "")
+#define CHECK_AT_MOST(have, want) CHECK_COMPARED(have, want, <=, "at most ")
+#define CHECK_AT_LEAST(have, want) CHECK_COMPARED(have, want, >=, "at least ")
+
+/* Runs body(arg) in a child process and returns the child's wait status: 0 if it came to its end. */
+int in_child(void (*body)(void *), void *arg);
+
+/* body(arg) ends its process with this signal. */
+#define CHECK_DIES(signal, body, arg) check_dies(__FILE__, __LINE__, signal, #body, body, arg)
+void check_dies(const char *file, int line, int signal, const char *name, void (*body)(void *), void *arg);
+
+/* Longer than anything takes on an emulated machine: a test that takes longer hangs. */
+enum { PATIENCE_S = 120 };
+
+/* Waits until the condition holds; it is looked at again and again. If it never does, the test hangs, which is a failure. */
+#define WAIT_UNTIL(condition)                                                                                          \
+    do {                                                                                                               \
+        while (!(condition))                                                                                           \
+            pause_a_little();                                                                                          \
+    } while (0)
+void pause_a_little(void);
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* ---- what a process holds ---- */
+
+bool fd_is_open(int fd);
+int count_fds(void);
+int count_threads(void);
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * See xl.h.
+ */
+#include "xl.h"
+
+#include <errno.h>
+
+#include "host.h"
+
+const struct timeval no_time;
+
+/* ---- contexts ---- */
+
+int logged_errors, logged_by_libxl;
+
+static void log_line(xentoollog_logger *to, xentoollog_level level, int errnoval, const char *context,
+                     const char *format, va_list arguments)
+{
+    char text[500];
+
+    (void)to;
+    __atomic_fetch_add(&logged_errors, level >= XTL_ERROR, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&logged_by_libxl, context && strcmp(context, "libxl") == 0, __ATOMIC_RELAXED);
+    if (level < XTL_WARN)
+        return;
+    vsnprintf(text, sizeof text, format, arguments);
+    fprintf(stderr, "%s: %s: %s (errno %d)\n", context ? context : "-", xtl_level_to_string(level), text, errnoval);
+}
+
+xentoollog_logger logger = { log_line, NULL, NULL };
+
+libxl_ctx *open_context(void)
+{
+    libxl_ctx *ctx = NULL;
+
+    CHECK_EQUAL(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), 0);
+    CHECK(ctx != NULL);
+    return ctx;
+}
+
+void close_context(libxl_ctx *ctx)
+{
+    CHECK_EQUAL(libxl_ctx_free(ctx), 0);
+}
+
+libxl_evgen_domain_death *enable(libxl_ctx *ctx, uint32_t domid, libxl_ev_user user)
+{
+    libxl_evgen_domain_death *evgen = NULL;
+
+    CHECK_EQUAL(libxl_evenable_domain_death(ctx, domid, user, &evgen), 0);
+    CHECK(evgen != NULL);
+    return evgen;
+}
+
+/* ---- events ---- */
+
+libxl_event *wait_event(libxl_ctx *ctx)
+{
+    libxl_event *event = NULL;
+
+    CHECK_EQUAL(libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
+    CHECK(event != NULL);
+    return event;
+}
+
+void check_shutdown(const libxl_event *event, uint32_t domid, libxl_ev_user user, int reason)
+{
+    if (event->type != LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN || event->domid != domid || event->for_user != user)
+        FAIL("type %d of domain %u for %llu, not the shutdown of %u for %llu", (int)event->type, (unsigned)event->domid,
+             (unsigned long long)event->for_user, (unsigned)domid, (unsigned long long)user);
+    if (event->u.domain_shutdown.shutdown_reason != reason)
+        FAIL("domain %u: shutdown reason %d, not %d", (unsigned)domid, event->u.domain_shutdown.shutdown_reason, reason);
+}
+
+void check_death(const libxl_event *event, uint32_t domid, libxl_ev_user user)
+{
+    if (event->type != LIBXL_EVENT_TYPE_DOMAIN_DEATH || event->domid != domid || event->for_user != user)
+        FAIL("type %d of domain %u for %llu, not the death of %u for %llu", (int)event->type, (unsigned)event->domid,
+             (unsigned long long)event->for_user, (unsigned)domid, (unsigned long long)user);
+}
+
+void expect_shutdown(libxl_ctx *ctx, uint32_t domid, libxl_ev_user user, int reason)
+{
+    libxl_event *event = wait_event(ctx);
+
+    check_shutdown(event, domid, user, reason);
+    libxl_event_free(ctx, event);
+}
+
+void expect_death(libxl_ctx *ctx, uint32_t domid, libxl_ev_user user)
+{
+    libxl_event *event = wait_event(ctx);
+
+    check_death(event, domid, user);
+    libxl_event_free(ctx, event);
+}
+
+void expect_nothing_queued(libxl_ctx *ctx)
+{
+    libxl_event *event = UNTOUCHED;
+
+    CHECK_EQUAL(libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), ERROR_NOT_READY);
+    CHECK(event == UNTOUCHED);
+}
+
+/* Higher than those of the tests' own domains, so that in a look at all domains theirs come first. */
+static uint32_t next_witness = 32000;
+
+void expect_silence(libxl_ctx *ctx)
+{
+    enum { WITNESS = 0x5117e };
+    uint32_t first = next_witness, second = next_witness + 1;
+    libxl_evgen_domain_death *evgens[2];
+
+    next_witness += 2;
+    host_create_at(first);
+    host_create_at(second);
+    evgens[0] = enable(ctx, first, WITNESS);
+    evgens[1] = enable(ctx, second, WITNESS);
+    host_destroy(first);
+    expect_death(ctx, first, WITNESS);
+    host_destroy(second);
+    expect_death(ctx, second, WITNESS);
+    libxl_evdisable_domain_death(ctx, evgens[0]);
+    libxl_evdisable_domain_death(ctx, evgens[1]);
+    expect_nothing_queued(ctx);
+}
+
+int is_for_user(const libxl_event *event, void *user)
+{
+    return event->for_user == *(const libxl_ev_user *)user;
+}
+
+int is_never_wanted(const libxl_event *event, void *user)
+{
+    (void)event, (void)user;
+    return 0;
+}
+
+void stir(void)
+{
+    if (host_is_simulated())
+        host_destroy(host_create());
+}
+
+/* ---- the poll loop ---- */
+
+void before_poll(libxl_ctx *ctx, struct polled *polled, int timeout)
+{
+    memset(polled, 0, sizeof *polled);
+    polled->nfds = FDS_MAX;
+    polled->timeout = timeout;
+    CHECK_EQUAL(libxl_osevent_beforepoll(ctx, &polled->nfds, polled->fds, &polled->timeout, no_time), 0);
+    CHECK_AT_LEAST(polled->nfds, 1);
+}
+
+int poll_now(struct polled *polled)
+{
+    int ready;
+
+    while ((ready = poll(polled->fds, (nfds_t)polled->nfds, polled->timeout)) < 0)
+        CHECK_EQUAL(errno, EINTR);
+    return ready;
+}
+
+void after_poll(libxl_ctx *ctx, struct polled *polled)
+{
+    libxl_osevent_afterpoll(ctx, polled->nfds, polled->fds, no_time);
+}
+
+bool poll_once(libxl_ctx *ctx, int timeout)
+{
+    struct polled polled;
+    int ready;
+
+    before_poll(ctx, &polled, timeout);
+    ready = poll_now(&polled);
+    after_poll(ctx, &polled);
+    return ready > 0;
+}
+
+libxl_event *poll_until_event(libxl_ctx *ctx, libxl_event_predicate *predicate, void *user)
+{
+    libxl_event *event = NULL;
+    int rc;
+
+    while ((rc = libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, predicate, user)) == ERROR_NOT_READY)
+        poll_once(ctx, -1);
+    CHECK_EQUAL(rc, 0);
+    return event;
+}
