@@ -10,6 +10,8 @@
 
 mod arming;
 mod companion;
+#[cfg(test)]
+mod liveness;
 mod outbox;
 mod registry;
 mod retrieval;
@@ -70,7 +72,7 @@ pub struct Context {
     state: Mutex<State>,
     /// The gate has opened.
     settled: Condvar,
-    /// An event is queued, or nobody polls: for threads in `wait` that leave the polling to another.
+    /// The thread that polls has had a turn: for those in `wait` that leave the polling to it.
     arrived: Condvar,
     /// The application has called libxenlight since the last turn: something may have happened that it knows of.
     stirred: AtomicBool,
@@ -307,7 +309,7 @@ impl Context {
                     state.waiter_woken = true;
                     self.reactor.wake_waiter();
                 }
-                self.arrived.notify_all();
+                // Threads that follow the one that polls are told by it.
             }
         }
     }

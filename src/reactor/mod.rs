@@ -22,7 +22,9 @@
 //! 3. Work done by another thread matters to a waiter only if it queued an event, and whoever queues one raises the
 //!    wake-ups of both kinds under the same lock. A wake-up is taken back only by its kind, under that lock, before it
 //!    looks at the queue: an event queued before the look is seen, one queued after it raises the wake-up again.
-//! 4. More threads in `libxl_event_wait` wait for the first to leave the descriptors to them (`context::wait`).
+//! 4. More threads in `libxl_event_wait` wait for the first to leave the descriptors to them (`context::retrieval`).
+//!
+//! `context::liveness` explores every order of these steps.
 
 mod timers;
 
