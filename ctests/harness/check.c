@@ -32,7 +32,7 @@ enum { TESTS_MAX = 200 };
 static struct test {
     const char *name;
     void (*run)(void);
-    int needs;
+    int traits;
 } tests[TESTS_MAX];
 static size_t test_count;
 
@@ -48,13 +48,13 @@ static void die(const char *what)
     exit(2);
 }
 
-void add_test(const char *name, void (*run)(void), int needs)
+void add_test(const char *name, void (*run)(void), int traits)
 {
     if (test_count == TESTS_MAX) {
         fprintf(stderr, "too many tests\n");
         exit(2);
     }
-    tests[test_count++] = (struct test){ name, run, needs };
+    tests[test_count++] = (struct test){ name, run, traits };
 }
 
 /* A line in one write, so that threads and children don't mix theirs. */
@@ -319,7 +319,9 @@ static bool is_wanted(const struct test *test, const char *name)
 {
     size_t i;
 
-    if (test->needs == ON_SIMULATION && !host_is_simulated())
+    if (test->traits & COMMANDS_DOMAINS && !host_is_simulated())
+        return false;
+    if (test->traits & NOT_FOR_LIBXENLIGHT && column == REAL)
         return false;
     if (!name)
         return true;
@@ -344,8 +346,7 @@ int main(int argc, char **argv)
         else
             name = argv[argument];
     }
-    if (!list)
-        find_column();
+    find_column();
     for (i = 0; i < test_count; i++) {
         if (!is_wanted(&tests[i], name))
             continue;

@@ -36,24 +36,26 @@
 /* ---- tests ---- */
 
 enum {
-    ON_ANY_HOST, /* needs Xen, and leaves its domains alone */
-    ON_SIMULATION, /* commands domains: needs a simulated host */
+    COMMANDS_DOMAINS = 1, /* needs a simulated host */
+    NOT_FOR_LIBXENLIGHT = 2, /* asks for what libxenlight leaves undefined */
 };
 
-void add_test(const char *name, void (*run)(void), int needs);
+void add_test(const char *name, void (*run)(void), int traits);
 
-#define TEST_THAT_NEEDS(name, needs)                                                                                   \
+#define TEST_WITH(name, traits)                                                                                        \
     static void name(void);                                                                                            \
     __attribute__((constructor)) static void add_##name(void)                                                          \
     {                                                                                                                  \
-        add_test(#name, name, needs);                                                                                  \
+        add_test(#name, name, traits);                                                                                 \
     }                                                                                                                  \
     static void name(void)
 
-/* A test for any host. Tests run in the order in which they stand in the file. */
-#define TEST(name) TEST_THAT_NEEDS(name, ON_ANY_HOST)
+/* A test for any host with Xen. Tests run in the order in which they stand in the file. */
+#define TEST(name) TEST_WITH(name, 0)
 /* A test with domains that do what it says. */
-#define DOMAIN_TEST(name) TEST_THAT_NEEDS(name, ON_SIMULATION)
+#define DOMAIN_TEST(name) TEST_WITH(name, COMMANDS_DOMAINS)
+/* A test for any host of what with libxenlight may crash, or not: a handle that is stale, say. */
+#define TEST_OF_OURS(name) TEST_WITH(name, NOT_FOR_LIBXENLIGHT)
 
 /* ---- columns ---- */
 
