@@ -347,6 +347,7 @@ int main(int argc, char **argv)
             name = argv[argument];
     }
     find_column();
+    host_bring_up();
     for (i = 0; i < test_count; i++) {
         if (!is_wanted(&tests[i], name))
             continue;

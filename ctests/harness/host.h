@@ -11,9 +11,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Whether the host can be commanded; without it nothing else here may be called, but host_reset. */
+/* Whether the host can be commanded. Where it can't, only host_bring_up and host_reset may be called. */
 bool host_is_simulated(void);
 
+/* Before the first test. */
+void host_bring_up(void);
 /* After a test, also after one that was killed: only the control domain is left, everything works. */
 void host_reset(void);
 
@@ -27,7 +29,7 @@ uint32_t host_create(void);
 uint32_t host_create_at(uint32_t domid);
 /* `count` of them: first, first + 1, ... */
 void host_create_many(uint32_t first, uint32_t count);
-void host_uuid(uint32_t domid, uint8_t uuid[16]);
+uint32_t host_create_with_uuid(const uint8_t uuid[16]);
 
 void host_shutdown(uint32_t domid, int reason);
 void host_suspend(uint32_t domid);

@@ -104,16 +104,13 @@ void expect_nothing_queued(libxl_ctx *ctx)
     CHECK(event == UNTOUCHED);
 }
 
-/* Higher than those of the tests' own domains, so that in a look at all domains theirs come first. */
-static uint32_t next_witness = 32000;
-
 void expect_silence(libxl_ctx *ctx)
 {
     enum { WITNESS = 0x5117e };
-    uint32_t first = next_witness, second = next_witness + 1;
+    /* Higher than those of the tests' own domains, so that in a look at all domains theirs come first. */
+    uint32_t first = 32000, second = 32001;
     libxl_evgen_domain_death *evgens[2];
 
-    next_witness += 2;
     host_create_at(first);
     host_create_at(second);
     evgens[0] = enable(ctx, first, WITNESS);
