@@ -337,3 +337,115 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::tests::Fixture;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    fn guest(handle: u8) -> Domain {
+        Domain {
+            domid: 0,
+            state: State::default(),
+            handle: [handle; 16],
+            vcpus: 1,
+            pages: 16,
+            name: Name::new("guest").unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_state_survives_its_word() {
+        for word in 0..32_u8 {
+            for reason in [None, Some(Reason(0)), Some(Reason(255))] {
+                let bit = |index: u8| word & 1 << index != 0;
+                let state = State { dying: bit(0), paused: bit(1), hvm: bit(2), shutdown: reason };
+                assert_eq!(State::unpack(state.pack()), Some(state));
+            }
+        }
+        assert_eq!(State::unpack(0), None);
+    }
+
+    #[test]
+    fn names_have_a_longest_length() {
+        assert_eq!(Name::new(&"x".repeat(NAME_MAX)).unwrap().as_str(), "x".repeat(NAME_MAX));
+        assert_eq!(Name::new(&"x".repeat(NAME_MAX + 1)), None);
+        assert_eq!(Name::new("a\0b"), None);
+        assert_eq!(Name::default().as_str(), "");
+    }
+
+    #[test]
+    fn reasons_have_names_and_numbers() {
+        assert_eq!(Reason::parse("crash"), Some(Reason::CRASH));
+        assert_eq!(Reason::parse("3"), Some(Reason::CRASH));
+        assert_eq!(Reason::parse("255"), Some(Reason(255)));
+        assert_eq!(Reason::parse("256"), None);
+        assert_eq!(Reason::parse("tired"), None);
+        assert_eq!((Reason(5).to_string(), Reason(6).to_string()), ("soft_reset".into(), "6".into()));
+    }
+
+    #[test]
+    fn domains_are_found_in_order_from_any_number_on() {
+        let fixture = Fixture::new();
+        let table = &fixture.table;
+        for domid in [0, 63, 64, 5000, 32751] {
+            assert_eq!(table.add(&fixture.lock(), Some(domid), &guest(1)), Ok(domid as Domid));
+        }
+        assert_eq!(table.add(&fixture.lock(), Some(64), &guest(1)), Err(AddError::Exists));
+        assert_eq!(table.add(&fixture.lock(), Some(32752), &guest(1)), Err(AddError::Invalid));
+        assert_eq!(table.add(&fixture.lock(), Some(u32::MAX), &guest(1)), Err(AddError::Invalid));
+        let from = |first| table.domains_from(first).map(|domain| domain.domid).collect::<Vec<_>>();
+        assert_eq!(from(0), [0, 63, 64, 5000, 32751]);
+        assert_eq!(from(64), [64, 5000, 32751]);
+        assert_eq!(from(5001), [32751]);
+        assert_eq!(from(32752), []);
+        assert_eq!(from(u32::MAX), []);
+        assert!(table.remove(&fixture.lock(), 64));
+        assert!(!table.remove(&fixture.lock(), 64));
+        assert_eq!(from(1), [63, 5000, 32751]);
+    }
+
+    #[test]
+    fn a_change_that_declines_changes_nothing() {
+        let fixture = Fixture::new();
+        let domid = fixture.table.add(&fixture.lock(), None, &guest(1)).unwrap();
+        assert_eq!(fixture.table.change(domid, |_| None), None);
+        let paused = |state: State| Some(State { paused: true, ..state });
+        assert_eq!(fixture.table.change(domid, paused), Some(State::default()));
+        assert!(fixture.table.state(domid).unwrap().paused);
+        assert_eq!(fixture.table.change(77, paused), None);
+    }
+
+    /// While one thread changes a domain and another its handle, a third never sees half a change.
+    #[test]
+    fn nobody_sees_half_a_change() {
+        let fixture = Fixture::new();
+        let table = &fixture.table;
+        let domid = table.add(&fixture.lock(), None, &guest(1)).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..20_000_u32 {
+                    let shutdown = round.is_multiple_of(2).then_some(Reason(7));
+                    table.change(domid, |state| Some(State { shutdown, ..state }));
+                }
+                done.store(true, Ordering::Release);
+            });
+            scope.spawn(|| {
+                let lock = fixture.lock();
+                let mut value = 1;
+                while !done.load(Ordering::Acquire) {
+                    value = 3 - value;
+                    assert!(table.set_handle(&lock, domid, &[value; 16]));
+                }
+            });
+            while !done.load(Ordering::Acquire) {
+                let domain = table.domain(domid).unwrap();
+                assert!(domain.state.shutdown.is_none_or(|reason| reason == Reason(7)));
+                assert!(domain.handle == [1; 16] || domain.handle == [2; 16], "{:?}", domain.handle);
+            }
+        });
+    }
+}

@@ -30,6 +30,11 @@ impl Error {
         Error::new(what, io::Error::other(why.into()))
     }
 
+    /// The same error, in the course of something larger.
+    pub(crate) fn within(self, what: impl fmt::Display) -> Error {
+        Error { what: format!("{what}: {}", self.what), cause: self.cause }
+    }
+
     /// The system's error number, or `EIO` where there is none.
     pub fn raw_os_error(&self) -> i32 {
         self.cause.raw_os_error().unwrap_or(match self.cause.kind() {

@@ -255,3 +255,102 @@ fn slot(word: u64) -> usize {
 }
 
 const _: () = assert!((VIRQ_DOM_EXC as usize) < VIRQS && HANDLES <= 1 << 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Device;
+    use crate::table::tests::Fixture;
+    use std::fs::File;
+    use std::io::Read;
+
+    /// The ports that have come in.
+    fn ports(fifo: &sys::Fd) -> Vec<u32> {
+        let mut bytes = [0; 64];
+        let mut file = File::from(fifo.try_clone().unwrap());
+        match file.read(&mut bytes) {
+            Ok(length) => {
+                bytes[..length].chunks_exact(4).map(|port| u32::from_ne_bytes(port.try_into().unwrap())).collect()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Vec::new(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn open(fixture: &Fixture, channels: &Channels) -> (sys::Fd, usize) {
+        let fifo = channels.open(&fixture.lock(), true).unwrap();
+        match fixture.table.device_of(fifo.as_raw_fd()) {
+            Some(Device::Evtchn(slot)) => (fifo, slot),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_burst_is_one_delivery_and_one_more_after_the_unmask() {
+        let fixture = Fixture::new();
+        let channels = Channels::new(&fixture.table, fixture.dir());
+        assert!(!channels.raise(VIRQ_DOM_EXC).unwrap());
+        let (fifo, slot) = open(&fixture, &channels);
+        let port = channels.bind(slot, Binding::Virq(VIRQ_DOM_EXC)).unwrap();
+        assert!(channels.is_settled(VIRQ_DOM_EXC));
+        for _ in 0..5 {
+            assert!(channels.raise(VIRQ_DOM_EXC).unwrap());
+        }
+        assert_eq!(ports(&fifo), [port]);
+        assert!(!channels.is_settled(VIRQ_DOM_EXC));
+        channels.unmask(slot, port).unwrap();
+        assert!(!channels.is_settled(VIRQ_DOM_EXC));
+        assert_eq!(ports(&fifo), [port]);
+        channels.unmask(slot, port).unwrap();
+        assert!(channels.is_settled(VIRQ_DOM_EXC));
+        assert_eq!(ports(&fifo), []);
+    }
+
+    #[test]
+    fn a_virtual_interrupt_has_one_owner_while_that_lives() {
+        let fixture = Fixture::new();
+        let channels = Channels::new(&fixture.table, fixture.dir());
+        let (first, first_slot) = open(&fixture, &channels);
+        let (second, second_slot) = open(&fixture, &channels);
+        assert_ne!(first_slot, second_slot);
+        channels.bind(first_slot, Binding::Virq(VIRQ_DOM_EXC)).unwrap();
+        let refused = channels.bind(second_slot, Binding::Virq(VIRQ_DOM_EXC)).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EEXIST));
+        drop(first);
+        assert!(!channels.raise(VIRQ_DOM_EXC).unwrap());
+        let port = channels.bind(second_slot, Binding::Virq(VIRQ_DOM_EXC)).unwrap();
+        assert!(channels.raise(VIRQ_DOM_EXC).unwrap());
+        assert_eq!(ports(&second), [port]);
+        assert!(channels.bind(second_slot, Binding::Virq(1000)).is_err());
+    }
+
+    #[test]
+    fn slots_and_ports_of_the_dead_are_taken_back() {
+        let fixture = Fixture::new();
+        let channels = Channels::new(&fixture.table, fixture.dir());
+        let held: Vec<_> = (0..HANDLES).map(|_| open(&fixture, &channels)).collect();
+        let full = channels.open(&fixture.lock(), true).unwrap_err();
+        assert_eq!(full.raw_os_error(), Some(libc::ENFILE));
+        let port = channels.bind(held[0].1, Binding::Unbound).unwrap();
+        drop(held);
+        let (_fifo, slot) = open(&fixture, &channels);
+        assert!(channels.notify(slot, port).is_err());
+        assert_eq!(fixture.table.ports[port as usize].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_port_belongs_to_who_bound_it() {
+        let fixture = Fixture::new();
+        let channels = Channels::new(&fixture.table, fixture.dir());
+        let (_first, first_slot) = open(&fixture, &channels);
+        let (_second, second_slot) = open(&fixture, &channels);
+        let port = channels.bind(first_slot, Binding::Interdomain).unwrap();
+        assert!(channels.notify(second_slot, port).is_err());
+        assert!(channels.unmask(second_slot, port).is_err());
+        assert!(channels.unbind(second_slot, port).is_err());
+        channels.notify(first_slot, port).unwrap();
+        channels.unbind(first_slot, port).unwrap();
+        assert!(channels.notify(first_slot, port).is_err());
+        assert!(channels.notify(first_slot, u32::MAX).is_err());
+    }
+}

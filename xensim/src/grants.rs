@@ -31,3 +31,19 @@ pub fn clear(file: &CStr, domid: u32) -> io::Result<()> {
     let file = sys::open(file, libc::O_RDWR)?;
     sys::punch_hole(&file, offset, PER_DOMAIN * PAGE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_has_its_place_in_the_file() {
+        let last = FIRST_RESERVED_DOMID as u32 - 1;
+        assert_eq!(offset(0, 0), Some(0));
+        assert_eq!(offset(0, STORE_REFERENCE), Some(PAGE));
+        assert_eq!(offset(1, 0), Some(2 * PAGE));
+        assert_eq!(offset(last, STORE_REFERENCE), Some(SIZE - PAGE));
+        assert_eq!(offset(last + 1, 0), None);
+        assert_eq!(offset(1, 2), None);
+    }
+}

@@ -209,3 +209,56 @@ impl Table {
         self.access.store(access as u32, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::tests::Fixture;
+
+    #[test]
+    fn a_fault_fails_as_often_as_it_says_and_after_as_many() {
+        let fixture = Fixture::new();
+        let table = &fixture.table;
+        table.set_fault(Call::Domctl, &Fault { after: 2, ..Fault::times(libc::EIO, 2) });
+        let errnos: Vec<_> = (0..6).map(|_| table.judge(Role::Client, Call::Domctl).errno).collect();
+        assert_eq!(errnos, [None, None, Some(libc::EIO), Some(libc::EIO), None, None]);
+        assert_eq!(table.count(Role::Client, Call::Domctl), 6);
+        assert_eq!(table.count(Role::Client, Call::Sysctl), 0);
+    }
+
+    #[test]
+    fn a_fault_is_for_one_role_and_one_kind() {
+        let fixture = Fixture::new();
+        let table = &fixture.table;
+        table.set_fault(Call::Sysctl, &Fault::always(libc::EPERM));
+        assert_eq!(table.judge(Role::Xenstored, Call::Sysctl).errno, None);
+        assert_eq!(table.judge(Role::Client, Call::Domctl).errno, None);
+        for _ in 0..100 {
+            assert_eq!(table.judge(Role::Client, Call::Sysctl).errno, Some(libc::EPERM));
+        }
+        table.clear_fault(Call::Sysctl);
+        assert_eq!(table.judge(Role::Client, Call::Sysctl).errno, None);
+    }
+
+    #[test]
+    fn a_delay_alone_fails_nothing() {
+        let fixture = Fixture::new();
+        let delay = Duration::from_millis(5);
+        fixture.table.set_fault(Call::Other, &Fault::delay(delay));
+        assert_eq!(fixture.table.judge(Role::Client, Call::Other), Verdict { delay, errno: None });
+    }
+
+    #[test]
+    fn threads_share_the_failures_out() {
+        let fixture = Fixture::new();
+        let table = &fixture.table;
+        table.set_fault(Call::Domctl, &Fault { after: 50, ..Fault::times(libc::EIO, 100) });
+        let failures = || (0..100).filter(|_| table.judge(Role::Client, Call::Domctl).errno.is_some()).count();
+        let failed: usize = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(failures));
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(failed, 100);
+        assert_eq!(table.count(Role::Client, Call::Domctl), 400);
+    }
+}

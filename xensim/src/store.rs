@@ -148,30 +148,7 @@ impl Store {
 
     /// Makes many requests, in order. The first that the daemon refuses is reported, after all have been answered.
     pub fn batch(&mut self, requests: impl IntoIterator<Item = Request>) -> io::Result<()> {
-        let mut refused = Ok(());
-        let mut unanswered: VecDeque<(Op, Option<&'static str>)> = VecDeque::with_capacity(WINDOW);
-        let mut requests = requests.into_iter().peekable();
-        let mut out = Vec::new();
-        while requests.peek().is_some() || !unanswered.is_empty() {
-            out.clear();
-            while unanswered.len() < WINDOW {
-                let Some(request) = requests.next() else { break };
-                encode(&mut out, &request)?;
-                unanswered.push_back((request.op, request.accept));
-            }
-            sys::send(&self.stream, &out).map_err(timed_out)?;
-            // Half of them: so that the daemon has something to do while we send more.
-            let keep = if requests.peek().is_some() { WINDOW / 2 } else { 0 };
-            while unanswered.len() > keep {
-                let Some((op, accept)) = unanswered.pop_front() else { break };
-                match receive(&mut self.stream, op, accept)? {
-                    Ok(_) => {}
-                    Err(error) if refused.is_ok() => refused = Err(error),
-                    Err(_) => {}
-                }
-            }
-        }
-        refused
+        batch_on(std::slice::from_mut(self), [requests])
     }
 
     fn one(&mut self, request: Request) -> io::Result<Vec<u8>> {
@@ -179,6 +156,71 @@ impl Store {
         encode(&mut out, &request)?;
         sys::send(&self.stream, &out).map_err(timed_out)?;
         receive(&mut self.stream, request.op, request.accept)?
+    }
+}
+
+/// Makes many requests over several connections, a series on each, at the same time: within a series in order, between them in
+/// none. The daemon serves a request of each connection in turn, so this spares it going round for each. The first refusal is
+/// reported, after all have been answered.
+pub fn batch_on<Requests>(stores: &mut [Store], series: impl IntoIterator<Item = Requests>) -> io::Result<()>
+where
+    Requests: IntoIterator<Item = Request>,
+{
+    let pipelines = stores.iter_mut().zip(series).map(|(store, requests)| Pipeline {
+        store,
+        requests: requests.into_iter().fuse(),
+        unanswered: VecDeque::with_capacity(WINDOW),
+        more: true,
+    });
+    let mut pipelines: Vec<_> = pipelines.collect();
+    let mut refused = Ok(());
+    while !pipelines.is_empty() {
+        for pipeline in &mut pipelines {
+            pipeline.send()?;
+        }
+        for pipeline in &mut pipelines {
+            refused = refused.and(pipeline.receive()?);
+        }
+        pipelines.retain(|pipeline| pipeline.more || !pipeline.unanswered.is_empty());
+    }
+    refused
+}
+
+/// A connection, what is still to be sent over it, and what has been sent and not been answered.
+struct Pipeline<'a, Requests> {
+    store: &'a mut Store,
+    requests: Requests,
+    unanswered: VecDeque<(Op, Option<&'static str>)>,
+    more: bool,
+}
+
+impl<Requests: Iterator<Item = Request>> Pipeline<'_, Requests> {
+    /// Fills the window.
+    fn send(&mut self) -> io::Result<()> {
+        let mut out = Vec::new();
+        while self.more && self.unanswered.len() < WINDOW {
+            match self.requests.next() {
+                Some(request) => {
+                    encode(&mut out, &request)?;
+                    self.unanswered.push_back((request.op, request.accept));
+                }
+                None => self.more = false,
+            }
+        }
+        sys::send(&self.store.stream, &out).map_err(timed_out)
+    }
+
+    /// Receives half of the answers, so that the daemon has something to do while more is sent; all if there is no more. The
+    /// inner result is the daemon's.
+    fn receive(&mut self) -> io::Result<io::Result<()>> {
+        let keep = if self.more { WINDOW / 2 } else { 0 };
+        let mut refused = Ok(());
+        while self.unanswered.len() > keep {
+            let Some((op, accept)) = self.unanswered.pop_front() else { break };
+            let answer = receive(&mut self.store.stream, op, accept)?;
+            refused = refused.and(answer.map(drop));
+        }
+        Ok(refused)
     }
 }
 

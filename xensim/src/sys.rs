@@ -113,11 +113,10 @@ pub fn pidfd_send_signal(pidfd: &impl AsRawFd, signal: libc::c_int) -> io::Resul
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits until the descriptor is readable; false if `timeout_ms` (negative: no limit) went by first.
-pub fn wait_readable(fd: &impl AsRawFd, timeout_ms: i32) -> io::Result<bool> {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd.
-    retry(|| unsafe { libc::poll(&raw mut poll, 1, timeout_ms) }).map(|ready| ready > 0)
+/// Sends a signal to the process with this number.
+pub fn kill(pid: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: a system call with two numbers.
+    retry(|| unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
 /// Fills `bytes` with random ones.

@@ -231,3 +231,80 @@ impl Lock {
         Ok(Lock { _file: file })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::sync::atomic::AtomicUsize;
+
+    /// A table of its own, in a directory that goes with it, without anything running.
+    pub(crate) struct Fixture {
+        pub(crate) table: Mapped,
+        dir: PathBuf,
+    }
+
+    impl Fixture {
+        pub(crate) fn new() -> Fixture {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let dir = std::env::temp_dir().join(format!("xensim-table-{}-{number}", std::process::id()));
+            std::fs::create_dir(&dir).unwrap();
+            std::fs::create_dir(dir.join(crate::evtchn::FIFO_DIR)).unwrap();
+            for file in ["privcmd", "gntdev", LOCK_FILE] {
+                std::fs::write(dir.join(file), "").unwrap();
+            }
+            let table = Mapped::create(&dir, &dir.join("privcmd"), &dir.join("gntdev")).unwrap();
+            Fixture { table, dir }
+        }
+
+        pub(crate) fn dir(&self) -> &Path {
+            &self.dir
+        }
+
+        pub(crate) fn lock(&self) -> Lock {
+            Lock::wait(&crate::host::c_path(&self.dir.join(LOCK_FILE)).unwrap()).unwrap()
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    #[test]
+    fn a_table_is_shared_by_all_who_map_it() {
+        let fixture = Fixture::new();
+        let path = crate::host::c_path(&fixture.dir().join(TABLE_FILE)).unwrap();
+        let other = Mapped::attach(&path).unwrap();
+        other.next_domid.store(77, Ordering::Relaxed);
+        assert_eq!(fixture.table.next_domid.load(Ordering::Relaxed), 77);
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        let fixture = Fixture::new();
+        let file = fixture.dir().join("other");
+        let path = crate::host::c_path(&file).unwrap();
+        assert_eq!(Mapped::attach(&path).err().unwrap().raw_os_error(), Some(libc::ENOENT));
+        std::fs::write(&file, "short").unwrap();
+        assert_eq!(Mapped::attach(&path).err().unwrap().raw_os_error(), Some(libc::EPROTO));
+        // As long as a table, but none.
+        std::fs::File::options().write(true).open(&file).unwrap().set_len(size_of::<Table>() as u64).unwrap();
+        assert_eq!(Mapped::attach(&path).err().unwrap().raw_os_error(), Some(libc::EPROTO));
+    }
+
+    #[test]
+    fn descriptors_are_known_by_what_they_refer_to() {
+        let fixture = Fixture::new();
+        let open = |name: &str| std::fs::File::open(fixture.dir().join(name)).unwrap();
+        let device = |file: &std::fs::File| fixture.table.device_of(file.as_raw_fd());
+        let privcmd = open("privcmd");
+        assert_eq!(device(&privcmd), Some(Device::Privcmd));
+        assert_eq!(device(&privcmd.try_clone().unwrap()), Some(Device::Privcmd));
+        assert_eq!(device(&open("gntdev")), Some(Device::Gntdev));
+        assert_eq!(device(&open(LOCK_FILE)), None);
+        assert_eq!(fixture.table.device_of(-1), None);
+    }
+}

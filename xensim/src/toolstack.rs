@@ -2,7 +2,7 @@
 //! What a toolstack, and the guests themselves, do to a host.
 //!
 //! Invariants:
-//! - The order is a toolstack's: a domain exists before the store knows of it, and has gone before its nodes are removed.
+//! - The order is a toolstack's: a domain exists before the store knows of it, and its nodes are removed before it goes.
 //! - What happens to many domains in one call happens under one virtual interrupt, raised when all of it has happened.
 //! - What was done in the store for a domain is noted in its record, so that a xenstored that is started anew can be told again.
 
@@ -15,11 +15,16 @@ use crate::evtchn::VIRQ_DOM_EXC;
 use crate::grants;
 use crate::host::Host;
 use crate::inject::{Access, Call, Fault, Role};
-use crate::store::Request;
+use crate::store::{Request, Store, batch_on};
 use crate::sys;
 
 /// The port of a domain's that its store connection is to be bound to. There is no guest, so any does.
 const STORE_PORT: u32 = 1;
+
+/// How many connections are used for what concerns many domains.
+const CONNECTIONS: usize = 16;
+/// How many domains are worth a connection.
+const SHARE_MIN: usize = 32;
 
 /// Which nodes a new domain gets in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -140,7 +145,6 @@ impl Host {
 
     /// Creates many domains. Their numbers, in order. All or none.
     pub fn create_many(&self, count: usize, config: &Config) -> Result<Vec<Domid>> {
-        let what = || format!("create {count} domains {:?}", config.name);
         let mut created: Vec<Domain> = Vec::with_capacity(count);
         let result = self.add_all(count, config, &mut created).and_then(|()| {
             for domain in &created {
@@ -150,8 +154,8 @@ impl Host {
         });
         if let Err(error) = result {
             let domids: Vec<Domid> = created.iter().map(|domain| domain.domid).collect();
-            let _ = self.remove_domains(&domids, &mut Vec::new());
-            return Err(Error::errno(format!("{}: {error}", what()), error.raw_os_error()));
+            let _ = self.remove_domains(&domids);
+            return Err(error.within(format_args!("create {count} of {:?}", config.name)));
         }
         Ok(created.iter().map(|domain| domain.domid).collect())
     }
@@ -206,19 +210,25 @@ impl Host {
     /// Writes the nodes of these domains, then introduces them, as their records note. (Nodes first: with thousands of domains
     /// introduced, every request costs the daemon a look at each.)
     fn tell_store(&self, domains: &[Domain]) -> Result<()> {
-        let what = || "write the store";
-        let nodes = domains.iter().flat_map(|domain| self.node_requests(domain));
-        let introduce = |domain: &&Domain| self.notes(domain.domid).1 && !domain.state.dying;
+        self.batch(domains.iter().flat_map(|domain| self.node_requests(domain)))?;
         let page = |domid: Domid| grants::offset(domid.into(), grants::STORE_REFERENCE).unwrap_or(0) / grants::PAGE;
-        let introductions = domains
-            .iter()
-            .filter(introduce)
-            .map(|domain| Request::introduce(domain.domid, page(domain.domid), STORE_PORT));
-        let mut requests = nodes.chain(introductions).peekable();
+        let introduced: Vec<&Domain> =
+            domains.iter().filter(|domain| self.notes(domain.domid).1 && !domain.state.dying).collect();
+        // Over several connections, as the daemon looks at all domains before it looks at each connection once.
+        let share = introduced.len().div_ceil(CONNECTIONS).max(SHARE_MIN);
+        let introduce = |domain: &&Domain| Request::introduce(domain.domid, page(domain.domid), STORE_PORT);
+        let series: Vec<_> = introduced.chunks(share).map(|share| share.iter().map(introduce)).collect();
+        let mut stores = series.iter().map(|_| self.store()).collect::<Result<Vec<Store>>>()?;
+        batch_on(&mut stores, series).context(|| "introduce domains to xenstored")
+    }
+
+    /// Makes requests, in order, if there are any: there may be no daemon for none.
+    fn batch(&self, requests: impl IntoIterator<Item = Request>) -> Result<()> {
+        let mut requests = requests.into_iter().peekable();
         if requests.peek().is_none() {
             return Ok(());
         }
-        self.store()?.batch(requests).context(what)
+        self.store()?.batch(requests).context(|| "change nodes of the store")
     }
 
     fn node_requests(&self, domain: &Domain) -> Vec<Request> {
@@ -319,27 +329,30 @@ impl Host {
         self.change_one(domid, Change::Unpause)
     }
 
-    /// Destroys domains: gone, all at once, their nodes removed afterwards unless they are to be kept. How many: those that
+    /// Destroys domains: their nodes removed, unless they are to be kept, then gone, all at once. How many: those that
     /// are not there are left out.
     pub fn destroy_many(&self, domids: impl IntoIterator<Item = Domid>, keep_nodes: bool) -> Result<usize> {
-        let domids: Vec<Domid> = domids.into_iter().filter(|domid| *domid != 0).collect();
-        let mut gone = Vec::new();
-        self.remove_domains(&domids, &mut gone)?;
-        if gone.is_empty() {
-            return Ok(0);
-        }
-        self.raise_virq()?;
+        let there = domids.into_iter().filter(|domid| *domid != 0).filter_map(|domid| self.domain(domid));
+        let domains: Vec<Domain> = there.collect();
         if !keep_nodes && self.daemon().pid().is_some() {
-            let paths = gone.iter().filter(|domain| self.notes(domain.domid).0 != Nodes::None).flat_map(|domain| {
+            let paths = |domain: &Domain| {
                 let Domain { domid, handle, .. } = domain;
-                [format!("/local/domain/{domid}"), format!("/vm/{}", format_uuid(handle)), format!("/libxl/{domid}")]
-            });
-            let mut requests = paths.map(|path| Request::remove(&path)).peekable();
-            if requests.peek().is_some() {
-                self.store()?.batch(requests).context(|| "remove nodes from the store")?;
-            }
+                let written = self.notes(*domid).0 != Nodes::None;
+                let paths = [
+                    format!("/vm/{}", format_uuid(handle)),
+                    format!("/local/domain/{domid}"),
+                    format!("/libxl/{domid}"),
+                ];
+                paths.into_iter().filter(move |_| written).map(|path| Request::remove(&path))
+            };
+            self.batch(domains.iter().flat_map(paths))?;
         }
-        Ok(gone.len())
+        let domids: Vec<Domid> = domains.iter().map(|domain| domain.domid).collect();
+        let gone = self.remove_domains(&domids)?;
+        if gone > 0 {
+            self.raise_virq()?;
+        }
+        Ok(gone)
     }
 
     /// Destroys a domain: gone, its nodes removed.
@@ -350,16 +363,9 @@ impl Host {
         }
     }
 
-    fn remove_domains(&self, domids: &[Domid], gone: &mut Vec<Domain>) -> Result<()> {
+    fn remove_domains(&self, domids: &[Domid]) -> Result<usize> {
         let lock = self.lock()?;
-        for domid in domids {
-            if let Some(domain) = self.table().domain(*domid)
-                && self.table().remove(&lock, *domid)
-            {
-                gone.push(domain);
-            }
-        }
-        Ok(())
+        Ok(domids.iter().filter(|domid| self.table().remove(&lock, **domid)).count())
     }
 
     /// All domains, by ascending number.
