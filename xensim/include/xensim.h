@@ -2,9 +2,9 @@
 /*
  * xensim.h: drives a simulated Xen host from a C test. Link with -lxensim, or preload libxensim.so.
  *
- * A program that brings a host up is its client from then on, and so are the programs that it starts: what they open below
- * /dev/xen and /proc/xen is the host's, and libxenstore finds the host's xenstored. Nothing has to be preloaded for that, as
- * long as the program is linked with -lxensim.
+ * A program that brings a host up is its client from then on, and so are the programs that it starts: what they open
+ * below /dev/xen and /proc/xen is the host's, and libxenstore finds the host's xenstored. Nothing has to be preloaded
+ * for that, as long as the program is linked with -lxensim.
  *
  *     xensim_host *host = xensim_up(0);
  *     uint32_t domid;
@@ -15,9 +15,9 @@
  *     libxl_event_wait(...);
  *     xensim_down(host);
  *
- * Functions that return int return 0, or -1 with errno set and the reason in words from xensim_error(). A NULL host is EINVAL.
- * A host may be used from several threads. xensim_up and xensim_use change the environment, which no thread may read
- * meanwhile.
+ * Functions that return int return 0, or -1 with errno set and the reason in words from xensim_error(). A NULL host is
+ * EINVAL. A host may be used from several threads. xensim_up and xensim_use change the environment, which no thread may
+ * read meanwhile.
  */
 #ifndef XENSIM_H
 #define XENSIM_H
@@ -37,8 +37,8 @@ typedef struct xensim_host xensim_host;
 #define XENSIM_UP_WITHOUT_XENSTORED 1u
 
 /*
- * Brings a host up, with xenstored and a control domain, and makes this process its client. It goes down with this process,
- * however that ends. NULL on failure.
+ * Brings a host up, with xenstored and a control domain, and makes this process its client. It goes down with this
+ * process, however that ends. NULL on failure.
  */
 xensim_host *xensim_up(unsigned flags);
 
@@ -103,8 +103,8 @@ int xensim_create(xensim_host *host, const char *name, uint32_t *domid);
 int xensim_create_many(xensim_host *host, const struct xensim_config *config, size_t count, uint32_t *domids);
 
 /*
- * What happens to a domain. ESRCH if it is not there; EINVAL if it cannot happen to it any more: the first shutdown counts,
- * and the dying do nothing.
+ * What happens to a domain. ESRCH if it is not there; EINVAL if it cannot happen to it any more: the first shutdown
+ * counts, and the dying do nothing.
  */
 int xensim_shutdown(xensim_host *host, uint32_t domid, unsigned reason);
 int xensim_suspend(xensim_host *host, uint32_t domid);
@@ -125,7 +125,7 @@ enum xensim_change {
     XENSIM_CHANGE_UNPAUSE
 };
 
-/* The same for many domains at once, under one VIRQ. How many it happened to, the others are left out; -1 on failure. */
+/* The same for many domains at once, under one VIRQ. How many it happened to: others are left out. -1 on failure. */
 long xensim_change_many(xensim_host *host, const uint32_t *domids, size_t count, enum xensim_change change,
                         unsigned reason);
 
@@ -137,8 +137,8 @@ long xensim_destroy_many(xensim_host *host, const uint32_t *domids, size_t count
 /* ---- xenstored ---- */
 
 /*
- * Waits until xenstored has dealt with all that happened to domains so far, and has sent what it will send because of it: after
- * this, an event that a client cannot see yet will not come.
+ * Waits until xenstored has dealt with all that happened to domains so far, and has sent what it will send because of
+ * it: after this, an event that a client cannot see yet will not come.
  */
 int xensim_settle(xensim_host *host);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Compiles abi/abi.c, which takes hypercalls apart by the installed Xen headers (Debian: libxen-dev), and gives the library
-//! its SONAME.
+//! Compiles abi/abi.c, which takes hypercalls apart by the installed Xen headers (Debian: libxen-dev), and gives the
+//! library its SONAME.
 
 use std::process::Command;
 
@@ -21,7 +21,8 @@ fn main() {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libxensim.so");
 }
 
-/// The release whose headers are installed: what the simulated hypervisor says that it is. The headers themselves don't say.
+/// The release whose headers are installed: what the simulated hypervisor says that it is. The headers themselves don't
+/// say.
 fn xen_version() -> (String, String) {
     println!("cargo:rerun-if-env-changed=PKG_CONFIG_PATH");
     let output = Command::new("pkg-config").args(["--modversion", "xencontrol"]).output();

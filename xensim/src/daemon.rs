@@ -2,11 +2,12 @@
 //! The real xenstored of a host: found, started, stopped, waited for.
 //!
 //! Invariants:
-//! - It is nobody's child: it is started by a process that has gone, so that the program under test gets no SIGCHLD for it and
-//!   may reap what it likes.
-//! - It is named by a process id and a start time, in a file; a number that has gone to another process is never signalled.
-//! - In a host that has an owner it does not outlive the owner: the preloaded library in it asks the kernel for a signal when the
-//!   last writer of the host's lifeline has closed it.
+//! - It is nobody's child: it is started by a process that has gone, so that the program under test gets no SIGCHLD for
+//!   it and may reap what it likes.
+//! - It is named by a process id and a start time, in a file; a number that has gone to another process is never
+//!   signalled.
+//! - In a host that has an owner it does not outlive the owner: the preloaded library in it asks the kernel for a
+//!   signal when the last writer of the host's lifeline has closed it.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
@@ -23,7 +24,8 @@ use crate::store::Store;
 use crate::sys;
 use crate::table::Table;
 
-/// How long the daemon may take to come up or to go. Generous: the machine may be busy; nothing waits this long but a failure.
+/// How long the daemon may take to come up or to go. Generous: the machine may be busy; nothing waits this long but a
+/// failure.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names the daemon's program; the environment variable for those who have their own.
@@ -131,8 +133,8 @@ impl<'a> Daemon<'a> {
         command.arg("-N").env_clear();
         command.env("LD_PRELOAD", library).env("XENSIM_DIR", self.dir).env(ROLE_VARIABLE, "xenstored");
         command.env("XENSTORED_RUNDIR", self.dir.join("run")).env("XENSTORED_ROOTDIR", self.dir.join("run"));
-        // It allocates and frees much for each request in a large store: let its heap stay as large as it was, instead of
-        // growing and shrinking each time.
+        // It allocates and frees much for each request in a large store: let its heap stay as large as it was, instead
+        // of growing and shrinking each time.
         command.env("MALLOC_TRIM_THRESHOLD_", HEAP_SLACK).env("MALLOC_TOP_PAD_", HEAP_SLACK);
         command.current_dir("/").stdin(Stdio::null());
         command.stdout(log.try_clone().context(what)?).stderr(log);
@@ -209,8 +211,8 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Waits until it has dealt with all events that were raised for it, and all that it sends because of them is on its
-    /// way.
+    /// Waits until it has dealt with all events that were raised for it, and all that it sends because of them is on
+    /// its way.
     pub fn settle(&self) -> Result<()> {
         let what = || "wait for xenstored";
         let channels = Channels::new(self.table, self.dir);
@@ -246,8 +248,8 @@ fn pipe() -> io::Result<(File, File)> {
     Ok(unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) })
 }
 
-/// The daemon's program: the one that the environment names, or that of the newest Xen that is installed. Not the wrapper in
-/// sbin, which starts Debian's choice for the Xen that runs.
+/// The daemon's program: the one that the environment names, or that of the newest Xen that is installed. Not the
+/// wrapper in sbin, which starts Debian's choice for the Xen that runs.
 fn find_program() -> Result<PathBuf> {
     if let Some(program) = std::env::var_os(PROGRAM_VARIABLE).filter(|program| !program.is_empty()) {
         return Ok(program.into());

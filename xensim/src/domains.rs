@@ -2,10 +2,11 @@
 //! The domains' records: what the hypervisor would know of each.
 //!
 //! Invariants:
-//! - `state` is one word. Whoever reads it sees a domain as it was at one instant: shut down with its reason, never without.
+//! - `state` is one word. Whoever reads it sees a domain as it was at one instant: shut down with its reason, never
+//!   without.
 //! - The rest of a record is written while `sequence` is odd, and read again if `sequence` has changed meanwhile.
-//! - A domain's bit in `present` is set after its record is complete and cleared after the record says "gone"; the bit only says
-//!   where to look, the record decides.
+//! - A domain's bit in `present` is set after its record is complete and cleared after the record says "gone"; the bit
+//!   only says where to look, the record decides.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -260,8 +261,8 @@ impl Table {
         })
     }
 
-    /// Adds a domain with the number `wanted`, or with the next free one: numbers count up and are not used again before
-    /// they have all been used, as in Xen.
+    /// Adds a domain with the number `wanted`, or with the next free one: numbers count up and are not used again
+    /// before they have all been used, as in Xen.
     pub fn add(&self, _lock: &Lock, wanted: Option<u32>, new: &Domain) -> Result<Domid, AddError> {
         let free = |domid: usize| self.domains[domid].state.load(Ordering::Acquire) & PRESENT == 0;
         let domid = match wanted {

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Event channels between processes: what the hypervisor and the kernel's `/dev/xen/evtchn` do together.
 //!
-//! Whoever opens the device gets a FIFO of its own, from which it reads the numbers of ports that an event has come in on, four
-//! bytes each, as from the real device; descriptors can be polled, duplicated and inherited like any other.
+//! Whoever opens the device gets a FIFO of its own, from which it reads the numbers of ports that an event has come in
+//! on, four bytes each, as from the real device; descriptors can be polled, duplicated and inherited like any other.
 //!
 //! Invariants:
-//! - A port delivers once and is then masked until its owner unmasks it. What comes meanwhile is remembered as one bit, and
-//!   delivered when it is unmasked. So a FIFO never holds more than one number per port, and a burst costs one delivery.
+//! - A port delivers once and is then masked until its owner unmasks it. What comes meanwhile is remembered as one bit,
+//!   and delivered when it is unmasked. So a FIFO never holds more than one number per port, and a burst costs one
+//!   delivery.
 //! - A port's word changes by compare-and-swap only. Slots of handles are given and taken under the table's lock.
-//! - A process that is gone is known by its FIFO having no reader. Its slot and ports are taken back when a slot is needed, and
-//!   when someone wants its virtual interrupt.
+//! - A process that is gone is known by its FIFO having no reader. Its slot and ports are taken back when a slot is
+//!   needed, and when someone wants its virtual interrupt.
 
 use std::ffi::CStr;
 use std::io;
@@ -94,8 +95,8 @@ impl<'a> Channels<'a> {
         let slot = (0..HANDLES).find(free).ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
         let path = FifoPath::new(self.dir, slot)?;
         match sys::mkfifo(path.as_c_str()) {
-            // One that is left over from a process that is gone; it may hold what that did not read, and others may have
-            // kept it open.
+            // One that is left over from a process that is gone; it may hold what that did not read, and others may
+            // have kept it open.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // SAFETY: a C string.
                 unsafe { libc::unlink(path.as_c_str().as_ptr()) };
@@ -201,8 +202,8 @@ impl<'a> Channels<'a> {
         Ok(())
     }
 
-    /// Whether all that was raised of a virtual interrupt has been taken note of and dealt with by its owner, who unmasks
-    /// the port when it is done. True, too, if it has no owner.
+    /// Whether all that was raised of a virtual interrupt has been taken note of and dealt with by its owner, who
+    /// unmasks the port when it is done. True, too, if it has no owner.
     pub fn is_settled(&self, virq: u32) -> bool {
         let port = self.table.virq_ports.get(virq as usize).map_or(0, |port| port.load(Ordering::Acquire));
         self.table.ports.get(port as usize).is_none_or(|word| {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The pages that domains grant to others: one sparse file, a place for each.
 //!
-//! There is no guest memory beyond these: the page of a domain's console and that of its store connection, which every domain has
-//! from the start. xenstored maps the latter when a domain is introduced, and finds an idle connection in it.
+//! There is no guest memory beyond these: the page of a domain's console and that of its store connection, which every
+//! domain has from the start. xenstored maps the latter when a domain is introduced, and finds an idle connection in
+//! it.
 
 use std::ffi::CStr;
 use std::io;

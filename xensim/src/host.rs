@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A simulated host: its directory, how it comes up and goes down, who owns it, what its clients need in their environment.
+//! A simulated host: its directory, how it comes up and goes down, who owns it, what its clients need in their
+//! environment.
 //!
 //! Everything of a host is in one directory that belongs to it alone, `<temporary directory>/xensim-<uid>/<name>`:
 //!
@@ -13,11 +14,11 @@
 //! | `run/` | xenstored's folder, with its socket |
 //! | `xenstored.pid`, `xenstored.log` | the daemon |
 //! | `library` | names the preloaded library |
-//! | `lifeline` | a FIFO that the owner holds open and locked; absent in a host that is to stay until it is taken down |
+//! | `lifeline` | a FIFO that the owner holds open and locked; absent in a host that stays until it is taken down |
 //!
 //! Invariants:
-//! - A host with an owner ends with it, however it ends: the daemon is killed by the kernel when the lifeline's last writer is gone,
-//!   and the directory, of which nothing is used any more, is removed by the next host that comes up.
+//! - A host with an owner ends with it, however it ends: the daemon is killed by the kernel when the lifeline's last
+//!   writer is gone, and the directory, of which nothing is used any more, is removed by the next host that comes up.
 //! - A directory without a table is one that is just being made, and is removed only when it is old.
 
 use std::collections::hash_map::RandomState;
@@ -56,8 +57,8 @@ const SOCKET_PATH_MAX: usize = 108;
 /// A directory without a table that is younger is still being made.
 const HALF_MADE: Duration = Duration::from_secs(60);
 
-/// A simulated host. One that was brought up with an owner (as by [`Host::up`]) goes down when this is dropped; one that was
-/// attached to does not.
+/// A simulated host. One that was brought up with an owner (as by [`Host::up`]) goes down when this is dropped; one
+/// that was attached to does not.
 pub struct Host {
     dir: PathBuf,
     library: PathBuf,
@@ -96,7 +97,8 @@ impl Builder {
         self
     }
 
-    /// The library to preload, `libxensim.so`. Otherwise it is the one that `XENSIM_LIBRARY` names, or one beside this program.
+    /// The library to preload, `libxensim.so`. Otherwise it is the one that `XENSIM_LIBRARY` names, or one beside this
+    /// program.
     pub fn library(mut self, library: impl Into<PathBuf>) -> Builder {
         self.library = Some(library.into());
         self
@@ -302,8 +304,8 @@ impl Host {
         remove_dir(&self.dir)
     }
 
-    /// Owns the host for another process: waits until that has ended, or the host has been taken down by someone else, and takes
-    /// it down.
+    /// Owns the host for another process: waits until that has ended, or the host has been taken down by someone else,
+    /// and takes it down.
     pub fn keep_for(self, owner: &Owner) -> Result<()> {
         if let Some(lifeline) = &self.lifeline {
             sys::wait_readable_any(&[&owner.pidfd, lifeline]).context(|| "wait for the host's owner")?;
@@ -334,8 +336,8 @@ impl Owner {
     }
 }
 
-/// Lets go of this process's standard output and error, for a process that stays behind: whoever waits for their end shall not wait
-/// for it.
+/// Lets go of this process's standard output and error, for a process that stays behind: whoever waits for their end
+/// shall not wait for it.
 pub fn detach_output() -> Result<()> {
     let null = sys::open(c"/dev/null", libc::O_RDWR).context(|| "/dev/null")?;
     sys::replace(&null, &std::io::stdout()).context(|| "standard output")?;
@@ -456,8 +458,8 @@ pub fn all(root: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// The library to preload: the one that the environment names, or one beside this program or, for a test program that cargo built, in
-/// the folder above it, or in the system's.
+/// The library to preload: the one that the environment names, or one beside this program or, for a test program that
+/// cargo built, in the folder above it, or in the system's.
 fn find_library() -> Result<PathBuf> {
     if let Some(library) = std::env::var_os(LIBRARY_VARIABLE).filter(|library| !library.is_empty()) {
         return Ok(library.into());

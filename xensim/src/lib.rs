@@ -2,9 +2,9 @@
 //! A simulated Xen host for tests.
 //!
 //! What is simulated is the devices alone: `/dev/xen/*` and `/proc/xen/*`, by a library that is preloaded into every
-//! process that shall believe in the host. Everything above them is real: xenstored, libxenstore, libxenctrl, libxenlight,
-//! and whatever toolstack is tested. The domains are records in a table that all these processes share; this crate edits
-//! it, raises the event that tells xenstored so, and writes the store as a toolstack does.
+//! process that shall believe in the host. Everything above them is real: xenstored, libxenstore, libxenctrl,
+//! libxenlight, and whatever toolstack is tested. The domains are records in a table that all these processes share;
+//! this crate edits it, raises the event that tells xenstored so, and writes the store as a toolstack does.
 //!
 //! ```no_run
 //! # fn main() -> xensim::Result<()> {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A small client of the xenstore protocol, over the daemon's socket: what a toolstack needs to write.
 //!
-//! It exists so that the simulation does not depend on libxenstore, which is under test, and so that thousands of domains are cheap:
-//! a batch of requests is sent ahead of its replies.
+//! It exists so that the simulation does not depend on libxenstore, which is under test, and so that thousands of
+//! domains are cheap: a batch of requests is sent ahead of its replies.
 //!
 //! Invariants:
 //! - Requests are answered in order, one reply each; no watch is ever set, so nothing else arrives.
@@ -159,9 +159,9 @@ impl Store {
     }
 }
 
-/// Makes many requests over several connections, a series on each, at the same time: within a series in order, between them in
-/// none. The daemon serves a request of each connection in turn, so this spares it going round for each. The first refusal is
-/// reported, after all have been answered.
+/// Makes many requests over several connections, a series on each, at the same time: within a series in order, between
+/// them in none. The daemon serves a request of each connection in turn, so this spares it going round for each. The
+/// first refusal is reported, after all have been answered.
 pub fn batch_on<Requests>(stores: &mut [Store], series: impl IntoIterator<Item = Requests>) -> io::Result<()>
 where
     Requests: IntoIterator<Item = Request>,
@@ -210,8 +210,8 @@ impl<Requests: Iterator<Item = Request>> Pipeline<'_, Requests> {
         sys::send(&self.store.stream, &out).map_err(timed_out)
     }
 
-    /// Receives half of the answers, so that the daemon has something to do while more is sent; all if there is no more. The
-    /// inner result is the daemon's.
+    /// Receives half of the answers, so that the daemon has something to do while more is sent; all if there is no
+    /// more. The inner result is the daemon's.
     fn receive(&mut self) -> io::Result<io::Result<()>> {
         let keep = if self.more { WINDOW / 2 } else { 0 };
         let mut refused = Ok(());

@@ -2,8 +2,8 @@
 //! The file that all processes of a host map: domains, event channels, faults and counters.
 //!
 //! Invariants:
-//! - Every field is atomic, so that any process may read at any time, without a lock, in a signal handler or after a fork;
-//!   a process that dies in the middle of an operation leaves nobody waiting.
+//! - Every field is atomic, so that any process may read at any time, without a lock, in a signal handler or after a
+//!   fork; a process that dies in the middle of an operation leaves nobody waiting.
 //! - Whoever adds or removes domains or event channel handles holds the [`Lock`]; a state word that exists already is
 //!   changed by compare-and-swap, and needs no lock.
 //! - The file is sparse and all zeroes mean "nothing there": an unused domid costs nothing.

@@ -2,9 +2,11 @@
 //! What a toolstack, and the guests themselves, do to a host.
 //!
 //! Invariants:
-//! - The order is a toolstack's: a domain exists before the store knows of it, and its nodes are removed before it goes.
+//! - The order is a toolstack's: a domain exists before the store knows of it, and its nodes are removed before it
+//!   goes.
 //! - What happens to many domains in one call happens under one virtual interrupt, raised when all of it has happened.
-//! - What was done in the store for a domain is noted in its record, so that a xenstored that is started anew can be told again.
+//! - What was done in the store for a domain is noted in its record, so that a xenstored that is started anew can be
+//!   told again.
 
 use std::sync::atomic::Ordering;
 
@@ -207,8 +209,8 @@ impl Host {
         (nodes, notes & INTRODUCED != 0)
     }
 
-    /// Writes the nodes of these domains, then introduces them, as their records note. (Nodes first: with thousands of domains
-    /// introduced, every request costs the daemon a look at each.)
+    /// Writes the nodes of these domains, then introduces them, as their records note. (Nodes first: with thousands of
+    /// domains introduced, every request costs the daemon a look at each.)
     fn tell_store(&self, domains: &[Domain]) -> Result<()> {
         self.batch(domains.iter().flat_map(|domain| self.node_requests(domain)))?;
         let page = |domid: Domid| grants::offset(domid.into(), grants::STORE_REFERENCE).unwrap_or(0) / grants::PAGE;
@@ -271,8 +273,8 @@ impl Host {
         }
     }
 
-    /// Lets something happen to domains, all at once. How many it happened to: a domain that is not there, or that cannot
-    /// change so any more, is left out.
+    /// Lets something happen to domains, all at once. How many it happened to: a domain that is not there, or that
+    /// cannot change so any more, is left out.
     pub fn change(&self, domids: impl IntoIterator<Item = Domid>, change: Change) -> Result<usize> {
         let changed =
             domids.into_iter().filter(|domid| self.table().change(*domid, |state| change.apply(state)).is_some());
@@ -378,7 +380,8 @@ impl Host {
         self.table().domain(domid)
     }
 
-    /// Raises the virtual interrupt that tells xenstored to look at its domains. False if there is no xenstored to hear it.
+    /// Raises the virtual interrupt that tells xenstored to look at its domains. False if there is no xenstored to hear
+    /// it.
     pub fn raise_virq(&self) -> Result<bool> {
         self.channels().raise(VIRQ_DOM_EXC).context(|| "raise VIRQ_DOM_EXC")
     }

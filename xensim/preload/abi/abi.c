@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How hypercalls and ioctls are laid out, from the installed Xen headers: this file takes questions apart and puts answers
- * together, and decides nothing. Compiled against another release of Xen it speaks that release's interface.
+ * How hypercalls and ioctls are laid out, from the installed Xen headers: this file takes questions apart and puts
+ * answers together, and decides nothing. Compiled against another release of Xen it speaks that release's interface.
  *
  * Runs inside other people's programs: allocates nothing, keeps nothing, touches only what its caller points at.
  */
@@ -23,8 +23,8 @@
 #include "abi.h"
 
 /*
- * The numbers of the interfaces whose layout, in what is used here, is that of the headers. The domctl's of 4.17 to 4.20 are 0x15
- * to 0x17. Headers outside this range need a look at this file.
+ * The numbers of the interfaces whose layout, in what is used here, is that of the headers: the domctl's of 4.17 is 0x15,
+ * that of 4.19 to 4.21 0x17. Headers outside this range need a look at this file.
  */
 #define OLDEST_DOMCTL 0x15u
 #define NEWEST_DOMCTL 0x17u
@@ -61,8 +61,14 @@ enum xensim_request xensim_abi_request(unsigned long request)
     case IOCTL_EVTCHN_NOTIFY:
         return XENSIM_REQUEST_NOTIFY;
     }
-    if (_IOC_DIR(request) == _IOC_NONE && (_IOC_TYPE(request) == 'P' || _IOC_TYPE(request) == 'G' || _IOC_TYPE(request) == 'E'))
+    if (_IOC_DIR(request) != _IOC_NONE)
+        return XENSIM_REQUEST_FOREIGN;
+    switch (_IOC_TYPE(request)) {
+    case 'P':
+    case 'G':
+    case 'E':
         return XENSIM_REQUEST_UNKNOWN;
+    }
     return XENSIM_REQUEST_FOREIGN;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The one call on event channels that is no ioctl: unmasking a port is a write to the device.
 //!
-//! It is caught one step earlier, where libxenevtchn is called, so that nobody's `write` has to be. (What the device would be written
-//! to is a FIFO: the number would come back as an event.)
+//! It is caught one step earlier, where libxenevtchn is called, so that nobody's `write` has to be. (What the device
+//! would be written to is a FIFO: the number would come back as an event.)
 
 use std::ffi::{c_int, c_void};
 

@@ -2,10 +2,10 @@
 //! The hosts that this process has to do with.
 //!
 //! Invariants:
-//! - The list only grows and its members never change, so that it is read without a lock while others add to it. A process has to do
-//!   with few hosts, and one that has gone costs some address space.
-//! - Which host a device is opened on is looked up when it is opened: the environment's, so that a program may turn to another
-//!   host in between.
+//! - The list only grows and its members never change, so that it is read without a lock while others add to it. A
+//!   process has to do with few hosts, and one that has gone costs some address space.
+//! - Which host a device is opened on is looked up when it is opened: the environment's, so that a program may turn to
+//!   another host in between.
 
 use std::ffi::CStr;
 use std::ptr;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What a hypercall does to the table, and what it answers.
 //!
-//! What a domain's end looks like from outside is the hypervisor's: a shutdown, a death and a disappearance raise VIRQ_DOM_EXC each; the
-//! first shutdown's reason counts; the dead don't come back.
+//! What a domain's end looks like from outside is the hypervisor's: a shutdown, a death and a disappearance raise
+//! VIRQ_DOM_EXC each; the first shutdown's reason counts; the dead don't come back.
 
 use std::ffi::c_void;
 use std::time::Duration;

@@ -13,14 +13,14 @@
 //! | [`cdriver`] | the functions of `include/xensim.h` |
 //!
 //! Invariants:
-//! - Nothing is caught unless the path is one of Xen's and the process has a host, or the descriptor is one of a host's. Everything
-//!   else goes on to the next library in line, with its arguments and errno as they were.
-//! - An open device is known by its inode, and by no list in this process: duplicated, inherited and passed-on descriptors are as
-//!   good as the first, and closing one needs no care.
-//! - No lock is held and nothing is allocated in a caught call, but that the first call on a host maps its table, and that creating
-//!   domains and opening event channels take the host's file lock. A fork at any moment is fine.
-//! - Functions that the C library may be cancelled in (open, and what else waits) are `extern "C-unwind"` and hold nothing
-//!   that would have to be dropped.
+//! - Nothing is caught unless the path is one of Xen's and the process has a host, or the descriptor is one of a
+//!   host's. Everything else goes on to the next library in line, with its arguments and errno as they were.
+//! - An open device is known by its inode, and by no list in this process: duplicated, inherited and passed-on
+//!   descriptors are as good as the first, and closing one needs no care.
+//! - No lock is held and nothing is allocated in a caught call, but that the first call on a host maps its table, and
+//!   that creating domains and opening event channels take the host's file lock. A fork at any moment is fine.
+//! - Functions that the C library may be cancelled in (open, and what else waits) are `extern "C-unwind"` and hold
+//!   nothing that would have to be dropped.
 
 mod abi;
 mod cdriver;

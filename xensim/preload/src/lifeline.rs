@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! In xenstored: the end with the host's owner.
 //!
-//! The owner of a host holds the lifeline, a FIFO, open for writing. xenstored opens it for reading and asks the kernel for a signal when
-//! something happens to it; the last writer's end is such a thing, and the signal's default action is to end the process. So
-//! xenstored needs no thread and no parent for it, and nothing is missed: whoever has gone already is noticed on opening.
+//! The owner of a host holds the lifeline, a FIFO, open for writing. xenstored opens it for reading and asks the kernel
+//! for a signal when something happens to it; the last writer's end is such a thing, and the signal's default action is
+//! to end the process. So xenstored needs no thread and no parent for it, and nothing is missed: whoever has gone
+//! already is noticed on opening.
 //!
 //! Invariant: in any other process, and in a host without a lifeline, this does nothing.
 

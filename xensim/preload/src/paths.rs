@@ -2,9 +2,9 @@
 //! The C library's functions that take a path: those below `/dev/xen` and `/proc/xen`, and below `/run/xen` and
 //! `/var/lib/xen`, where libxl keeps files of its own, lead to the host's directory.
 //!
-//! `open` and its like are variadic in C, which a definition in Rust cannot be. One that always has the last argument is called in
-//! the same way under the calling conventions of Linux; a caller that gave none leaves something in its place, and it is passed
-//! on together with the flags that say whether it means anything.
+//! `open` and its like are variadic in C, which a definition in Rust cannot be. One that always has the last argument
+//! is called in the same way under the calling conventions of Linux; a caller that gave none leaves something in its
+//! place, and it is passed on together with the flags that say whether it means anything.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::fd::IntoRawFd;
@@ -189,16 +189,36 @@ macro_rules! path_function {
 }
 
 path_function!(path, Purpose::Open, fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, std::ptr::null_mut());
-path_function!(path, Purpose::Open, fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, std::ptr::null_mut());
+path_function!(
+    path,
+    Purpose::Open,
+    fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, std::ptr::null_mut()
+);
 path_function!(path, Purpose::Look, access(path: *const c_char, mode: c_int) -> c_int, -1);
-path_function!(path, Purpose::Look, faccessat(folder: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int, -1);
+path_function!(
+    path,
+    Purpose::Look,
+    faccessat(folder: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int, -1
+);
 path_function!(path, Purpose::Look, stat(path: *const c_char, status: *mut c_void) -> c_int, -1);
 path_function!(path, Purpose::Look, stat64(path: *const c_char, status: *mut c_void) -> c_int, -1);
 path_function!(path, Purpose::Look, lstat(path: *const c_char, status: *mut c_void) -> c_int, -1);
 path_function!(path, Purpose::Look, lstat64(path: *const c_char, status: *mut c_void) -> c_int, -1);
-path_function!(path, Purpose::Look, fstatat(folder: c_int, path: *const c_char, status: *mut c_void, flags: c_int) -> c_int, -1);
-path_function!(path, Purpose::Look, fstatat64(folder: c_int, path: *const c_char, status: *mut c_void, flags: c_int) -> c_int, -1);
-path_function!(path, Purpose::Look, statx(folder: c_int, path: *const c_char, flags: c_int, mask: c_uint, status: *mut c_void) -> c_int, -1);
+path_function!(
+    path,
+    Purpose::Look,
+    fstatat(folder: c_int, path: *const c_char, status: *mut c_void, flags: c_int) -> c_int, -1
+);
+path_function!(
+    path,
+    Purpose::Look,
+    fstatat64(folder: c_int, path: *const c_char, status: *mut c_void, flags: c_int) -> c_int, -1
+);
+path_function!(
+    path,
+    Purpose::Look,
+    statx(folder: c_int, path: *const c_char, flags: c_int, mask: c_uint, status: *mut c_void) -> c_int, -1
+);
 path_function!(path, Purpose::Look, __xstat(version: c_int, path: *const c_char, status: *mut c_void) -> c_int, -1);
 path_function!(path, Purpose::Look, __xstat64(version: c_int, path: *const c_char, status: *mut c_void) -> c_int, -1);
 path_function!(path, Purpose::Look, __lxstat(version: c_int, path: *const c_char, status: *mut c_void) -> c_int, -1);

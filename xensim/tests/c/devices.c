@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The simulated devices under Xen's small libraries, and everything else left alone: watches fire for what happens to domains, event
- * channels deliver, descriptors behave as descriptors, and what is none of Xen's goes where it always went.
+ * The simulated devices under Xen's small libraries, and everything else left alone: watches fire for what happens to
+ * domains, event channels deliver, descriptors behave as descriptors, and what is none of Xen's goes where it always
+ * went.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -37,8 +38,8 @@ static int firings(struct xs_handle *xs, const char *token)
 }
 
 /*
- * The same, when xenstored has sent all that it will send: its answer to a request of ours comes after what it had sent us before, and
- * the thread that reads both hands on the watches first.
+ * The same, when xenstored has sent all that it will send: its answer to a request of ours comes after what it had sent
+ * us before, and the thread that reads both hands on the watches first.
  */
 static int all_firings(xensim_host *host, struct xs_handle *xs, const char *token)
 {

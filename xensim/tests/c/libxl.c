@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Xen's own libxenlight on a simulated host: what happens to domains arrives as its events, it lists them, it can end them, and what
- * is injected is what it sees.
+ * Xen's own libxenlight on a simulated host: what happens to domains arrives as its events, it lists them, it can end
+ * them, and what is injected is what it sees.
  */
 #include <poll.h>
 #include <time.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* owner [exit]: brings a host up, prints its directory, and waits to be killed, or exits without taking the host down. */
+/* owner [exit]: brings a host up, prints its directory, and waits to be killed, or exits with the host still up. */
 #include <stdio.h>
 #include <unistd.h>
 

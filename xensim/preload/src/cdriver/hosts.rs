@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Hosts: up and down, and whose client this process is.
 //!
-//! Invariant: a host that this process has brought up and not taken down is taken down when it exits; not by a child that it
-//! forked.
+//! Invariant: a host that this process has brought up and not taken down is taken down when it exits; not by a child
+//! that it forked.
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -81,7 +81,8 @@ pub extern "C" fn xensim_up(flags: c_uint) -> *mut Handle {
         let handle = Box::into_raw(box_up(host, Some(std::process::id()))?);
         OWNED.lock().unwrap_or_else(PoisonError::into_inner).push(handle as usize);
         AT_EXIT.call_once(|| {
-            // SAFETY: a function that takes and returns nothing. Should there be no room for it, the host is swept later.
+            // SAFETY: a function that takes and returns nothing. Should there be no room for it, the host is swept
+            // later.
             unsafe { libc::atexit(take_all_down) };
         });
         Ok(handle)

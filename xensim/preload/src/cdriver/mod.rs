@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The functions of `include/xensim.h`, a file for each of its sections: each function converts its arguments, calls the driver,
-//! and converts the result.
+//! The functions of `include/xensim.h`, a file for each of its sections: each function converts its arguments, calls
+//! the driver, and converts the result.
 //!
 //! Invariants:
 //! - No panic leaves a function: it becomes a failure with EIO.

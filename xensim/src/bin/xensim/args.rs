@@ -106,8 +106,8 @@ impl Args {
         }
     }
 
-    /// Splits off the words up to the first that is no option (`valued` names those that have a value in the next word): the
-    /// options of `run`, which must not be looked for in the command that is run.
+    /// Splits off the words up to the first that is no option (`valued` names those that have a value in the next
+    /// word): the options of `run`, which must not be looked for in the command that is run.
     pub fn split_leading_options(&mut self, valued: &[&str]) -> Args {
         let mut at = 0;
         while at < self.words.len() && is_option(&self.words[at]) {

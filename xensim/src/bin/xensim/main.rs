@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The command `xensim`: brings simulated Xen hosts up and down and lets things happen on them, from a shell or a test script.
+//! The command `xensim`: brings simulated Xen hosts up and down and lets things happen on them, from a shell or a test
+//! script.
 //!
 //! Every subcommand is one function in `commands.rs`; what it does is the library's.
 

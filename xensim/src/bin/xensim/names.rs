@@ -5,7 +5,8 @@ use xensim::{Call, Domid, Host};
 
 use crate::args::UsageError;
 
-/// The numbers of the domains that these words name, each once, in the order of the words. A number need not be a domain's.
+/// The numbers of the domains that these words name, each once, in the order of the words. A number need not be a
+/// domain's.
 pub fn domains(host: &Host, words: &[String]) -> Result<Vec<Domid>, UsageError> {
     let mut domids: Vec<Domid> = Vec::new();
     for word in words {
