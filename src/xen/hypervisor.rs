@@ -102,8 +102,12 @@ impl Hypervisor {
         let Some(handle) = NonNull::new(handle) else {
             return (Err(Error::os("opening the hypercall interface", Errno::last())), capture.take());
         };
-        let mut hypervisor = Hypervisor { functions, handle, buffer: Vec::new(), found: 0, capture };
-        let fits = hypervisor.layout_fits();
+        let hypervisor = Hypervisor { functions, handle, buffer: Vec::new(), found: 0, capture };
+        let fits = match hypervisor.layout_fits() {
+            Ok(false) => Err(Error::os("this libxenctrl has another xc_domaininfo_t than ours", Errno::EPROTO)),
+            // A hypervisor that doesn't answer now may do so later; `ask` has to find out then.
+            Ok(true) | Err(_) => Ok(()),
+        };
         let lines = hypervisor.take_log();
         (fits.map(|()| hypervisor), lines)
     }
@@ -120,39 +124,38 @@ impl Hypervisor {
 
     /// Whether this libxenctrl's idea of `xc_domaininfo_t` is the one that we were built with. A later release may append
     /// to it; the answer would then be misread, or run over the buffer's end. One look at one domain tells: nothing
-    /// behind the first entry may have been written, and a domain's fields must read as such.
-    fn layout_fits(&mut self) -> Result<()> {
-        static FITS: OnceLock<bool> = OnceLock::new();
-        if FITS.get() == Some(&true) {
-            return Ok(());
+    /// behind the first entry may have been written, and a domain's fields must read as such. What has fitted once is
+    /// not asked again in this process.
+    fn layout_fits(&self) -> std::result::Result<bool, Errno> {
+        static FITS: OnceLock<()> = OnceLock::new();
+        if FITS.get().is_some() {
+            return Ok(true);
         }
-        const SENTINEL: u32 = 0x5a5a_5a5a;
-        let sentinel = xc_domaininfo_t {
-            domain: 0x5a5a,
-            flags: SENTINEL,
-            tot_pages: u64::MAX,
-            handle: [0x5a; 16],
-            ..Default::default()
-        };
+        const DOMAIN: u16 = 0x5a5a;
+        const FLAGS: u32 = 0x5a5a_5a5a;
+        let sentinel = xc_domaininfo_t { domain: DOMAIN, flags: FLAGS, ..Default::default() };
         let mut probe = [DomainInfo(sentinel); 8];
         // SAFETY: room for one entry of up to eight times our size.
         let found =
             unsafe { (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast()) };
         if found < 0 {
-            return Err(Error::os("asking the hypervisor for its domains", Errno::last()));
+            return Err(Errno::last());
         }
-        let untouched = probe[1..].iter().all(|entry| entry.0.domain == 0x5a5a && entry.0.flags == SENTINEL);
-        if !untouched || (found == 1 && probe[0].domid() >= DOMID_LIMIT) {
-            return Err(Error::os("this libxenctrl has another xc_domaininfo_t than ours", Errno::EPROTO));
+        let untouched = probe[1..].iter().all(|entry| entry.0.domain == DOMAIN && entry.0.flags == FLAGS);
+        let fits = untouched && (found == 0 || probe[0].domid() < DOMID_LIMIT);
+        if fits {
+            let _ = FITS.set(());
         }
-        let _ = FITS.set(true);
-        Ok(())
+        Ok(fits)
     }
 }
 
 impl Host for Hypervisor {
     fn ask(&mut self, first: u32, max: usize) -> std::result::Result<(), Errno> {
         self.found = 0;
+        if !self.layout_fits()? {
+            return Err(Errno::EPROTO);
+        }
         if self.buffer.len() < max {
             self.buffer.resize(max, DomainInfo(xc_domaininfo_t::default()));
         }
