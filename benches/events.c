@@ -34,9 +34,8 @@ static libxl_ctx *ctx;
 static struct timeval now;
 
 /* Domains FIRST .. FIRST + count - 1 are watched; BYSTANDER is not. */
-enum { FIRST = 100 };
+enum { BYSTANDER = 99, FIRST = 100 };
 static unsigned count;
-static uint32_t bystander;
 
 static libxl_evgen_domain_death **evgens;
 
@@ -114,8 +113,8 @@ static void create(uint32_t first, unsigned number)
 /* One firing of @releaseDomain that concerns nobody; what xenstored had to do is done. */
 static void irrelevant_release(void)
 {
-    create(bystander, 1);
-    must(xensim_destroy(host, bystander), "destroying the bystander");
+    create(BYSTANDER, 1);
+    must(xensim_destroy(host, BYSTANDER), "destroying the bystander");
     must(xensim_settle(host), "settling");
 }
 
@@ -577,7 +576,6 @@ int main(int argc, char **argv)
         DIE("usage: events OPERATION N ROUNDS");
     count = (unsigned)strtoul(argv[2], NULL, 10);
     rounds = (unsigned)strtoul(argv[3], NULL, 10);
-    bystander = FIRST + count + 1;
     logger = &quiet;
     host = xensim_attach(NULL);
     samples = calloc(rounds + 2, sizeof *samples);
