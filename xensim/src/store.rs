@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - Requests are answered in order, one reply each; no watch is ever set, so nothing else arrives.
-//! - At most [`WINDOW`] requests are unanswered, so that neither side's buffers fill while the other only writes.
+//! - At most `WINDOW` requests are unanswered, so that neither side's buffers fill while the other only writes.
 //! - After an error that is not the daemon's answer the connection is not used again.
 
 use std::collections::VecDeque;
