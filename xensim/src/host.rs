@@ -37,6 +37,7 @@ use crate::domains::{Domain, Name, State};
 use crate::error::{Context, Error, Result};
 use crate::evtchn::{Channels, FIFO_DIR};
 use crate::grants;
+use crate::lifeline::{self, Lifeline};
 use crate::store::Store;
 use crate::sys;
 use crate::table::{LOCK_FILE, Lock, Mapped, TABLE_FILE};
@@ -63,8 +64,8 @@ pub struct Host {
     dir: PathBuf,
     library: PathBuf,
     table: Mapped,
-    /// Held by the owner: the lifeline's writing end, locked.
-    lifeline: Option<sys::Fd>,
+    /// Held by the owner.
+    lifeline: Option<Lifeline>,
     down_on_drop: bool,
 }
 
@@ -160,7 +161,7 @@ impl Host {
 
     fn furnish(dir: &Path, library: PathBuf, persistent: bool) -> Result<Host> {
         let what = || format!("make a host in {}", dir.display());
-        let lifeline = if persistent { None } else { Some(makelifeline(dir).context(what)?) };
+        let lifeline = if persistent { None } else { Some(Lifeline::make(dir).context(what)?) };
         for folder in ["dev", "proc", "run", "run-xen", "lib-xen", FIFO_DIR] {
             fs::DirBuilder::new().mode(0o700).create(dir.join(folder)).context(what)?;
         }
@@ -295,19 +296,14 @@ impl Host {
 
     fn remove(&self) -> Result<()> {
         self.daemon().kill()?;
-        // Tells a keeper, if there is one, that there is nothing to keep any more.
-        if let Ok(lifeline) =
-            c_path(&self.dir.join("lifeline")).and_then(|path| sys::open(&path, libc::O_WRONLY | libc::O_NONBLOCK))
-        {
-            let _ = sys::write(&lifeline, b"x");
-        }
+        lifeline::say_down(&self.dir);
         remove_dir(&self.dir)
     }
 
     /// Owns the host for another process: waits until that has ended, or the host has been taken down by someone else,
     /// and takes it down.
     pub fn keep_for(self, owner: &Owner) -> Result<()> {
-        if let Some(lifeline) = &self.lifeline {
+        if let Some(lifeline) = self.lifeline.as_ref().and_then(Lifeline::fifo) {
             sys::wait_readable_any(&[&owner.pidfd, lifeline]).context(|| "wait for the host's owner")?;
         }
         self.down()
@@ -316,7 +312,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if self.down_on_drop {
+        // A child that was forked has a copy of this, and is not the one to end the host.
+        if self.down_on_drop && self.lifeline.as_ref().is_none_or(Lifeline::is_mine) {
             // Nobody is left to tell; what remains is swept by the next host.
             let _ = self.remove();
         }
@@ -403,24 +400,6 @@ fn random_name() -> String {
     format!("{:08x}", RandomState::new().build_hasher().finish() as u32)
 }
 
-fn makelifeline(dir: &Path) -> io::Result<sys::Fd> {
-    let path = c_path(&dir.join("lifeline"))?;
-    sys::mkfifo(&path)?;
-    let lifeline = sys::open(&path, libc::O_RDWR | libc::O_NONBLOCK)?;
-    sys::flock(&lifeline, libc::LOCK_EX | libc::LOCK_NB)?;
-    Ok(lifeline)
-}
-
-/// Whether the host in this directory has an owner that has gone, or was never finished.
-fn is_stale(dir: &Path) -> bool {
-    let Ok(path) = c_path(&dir.join("lifeline")) else { return false };
-    match sys::open(&path, libc::O_RDONLY | libc::O_NONBLOCK) {
-        // The owner locked it before it made the table.
-        Ok(lifeline) => dir.join(TABLE_FILE).exists() && sys::flock(&lifeline, libc::LOCK_EX | libc::LOCK_NB).is_ok(),
-        Err(_) => false,
-    }
-}
-
 fn is_half_made(dir: &Path) -> bool {
     let old =
         |metadata: fs::Metadata| metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > HALF_MADE));
@@ -432,7 +411,7 @@ pub fn sweep(root: &Path) -> Result<usize> {
     let mut swept = 0;
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let dir = entry.path();
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || !(is_stale(&dir) || is_half_made(&dir)) {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || !(lifeline::is_stale(&dir) || is_half_made(&dir)) {
             continue;
         }
         // The kernel has killed the daemon, unless it could not start properly.
@@ -452,7 +431,7 @@ pub fn all(root: &Path) -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|dir| dir.join(TABLE_FILE).exists() && !is_stale(dir))
+        .filter(|dir| dir.join(TABLE_FILE).exists() && !lifeline::is_stale(dir))
         .collect();
     dirs.sort();
     dirs

@@ -22,6 +22,7 @@
 //! |---|---|
 //! | [`toolstack`] | what a toolstack and its guests do to a host: create, shut down, suspend, resume, destroy |
 //! | [`host`] | a host: its directory, coming up and going down, who owns it, the environment of its clients |
+//! | `lifeline` | what ties a host to its owner |
 //! | [`daemon`] | the real xenstored: start, stop, wait |
 //! | [`store`] | a small client of the xenstore protocol |
 //! | [`evtchn`] | event channels between processes |
@@ -38,6 +39,7 @@ pub mod evtchn;
 pub mod grants;
 pub mod host;
 pub mod inject;
+mod lifeline;
 pub mod store;
 pub mod sys;
 pub mod table;

@@ -12,24 +12,26 @@ use std::process::{Child, Command, Stdio};
 use support::{Folder, linked, runs, text, wait_for, xensim};
 use xensim::Host;
 
-/// Starts the C program that owns a host in `root`, and reads which.
-fn start_owner(root: &Path, arguments: &[&str]) -> (Child, PathBuf, i32) {
-    let program = support::compile("owner", "-std=c99", &[]);
+/// Starts the C program that owns a host in `root`. The program, the host's directory, its xenstored, and the child that
+/// the program has forked.
+fn start_owner(root: &Path, arguments: &[&str]) -> (Child, PathBuf, i32, i32) {
+    let program = support::compile("owner", "-std=gnu99", &[]);
     let mut owner = linked(&program).args(arguments).env("XENSIM_ROOT", root).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(owner.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let dir = PathBuf::from(line.trim_end());
+    let (dir, child) = line.trim_end().split_once(' ').unwrap();
+    let (dir, child) = (PathBuf::from(dir), child.parse().unwrap());
     let pid = match Host::attach(&dir) {
         Ok(host) => host.daemon().pid().unwrap_or(0),
         Err(_) => 0,
     };
-    (owner, dir, pid)
+    (owner, dir, pid, child)
 }
 
 #[test]
 fn a_killed_owner_takes_xenstored_along_and_the_next_host_sweeps() {
     let root = Folder::new("killed");
-    let (mut owner, dir, xenstored) = start_owner(root.path(), &[]);
+    let (mut owner, dir, xenstored, _) = start_owner(root.path(), &[]);
     assert!(runs(xenstored));
     assert_eq!(xensim::host::sweep(root.path()).unwrap(), 0);
     owner.kill().unwrap();
@@ -45,15 +47,29 @@ fn a_killed_owner_takes_xenstored_along_and_the_next_host_sweeps() {
 #[test]
 fn an_owner_that_just_exits_leaves_nothing() {
     let root = Folder::new("exits");
-    let (mut owner, dir, _) = start_owner(root.path(), &["exit"]);
+    let (mut owner, dir, ..) = start_owner(root.path(), &["exit"]);
     assert!(owner.wait().unwrap().success());
     assert!(!dir.exists());
 }
 
 #[test]
+fn a_forked_child_that_outlives_the_owner_does_not_keep_the_host() {
+    let root = Folder::new("forked");
+    let (mut owner, dir, xenstored, child) = start_owner(root.path(), &["fork"]);
+    assert!(runs(xenstored) && runs(child));
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    wait_for("xenstored's end", || !runs(xenstored));
+    assert_eq!(xensim::host::sweep(root.path()).unwrap(), 1);
+    assert!(!dir.exists());
+    assert!(runs(child));
+    xensim::sys::kill(child, libc::SIGKILL).unwrap();
+}
+
+#[test]
 fn a_restarted_xenstored_ends_with_the_owner_too() {
     let root = Folder::new("restarted");
-    let (mut owner, dir, first) = start_owner(root.path(), &[]);
+    let (mut owner, dir, first, _) = start_owner(root.path(), &[]);
     let host = Host::attach(&dir).unwrap();
     host.restart_xenstored().unwrap();
     let second = host.daemon().pid().unwrap();
