@@ -4,18 +4,27 @@
 //! A pointer from C is looked up, never followed, so an unknown one is an error and not a crash. The registry is the
 //! one piece that all contexts share, and what a forked child has to find whole: see [`forget_all`].
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Once};
-
-use parking_lot::lock_api::RawRwLock as _;
-use parking_lot::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Context;
 
 type Contexts = HashMap<usize, Arc<Context>, BuildHasherDefault<AddressHasher>>;
 
+/// std's lock and not parking_lot's: a forked child finds it as if the parent's other threads were still waiting for it, and
+/// parking_lot hands a lock on to whom it takes for the next in the queue, who doesn't exist there.
 static CONTEXTS: RwLock<Contexts> = RwLock::new(Contexts::with_hasher(BuildHasherDefault::new()));
+
+/// Nothing here panics with the lock held, and a map is whole in any case.
+fn read() -> RwLockReadGuard<'static, Contexts> {
+    CONTEXTS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write() -> RwLockWriteGuard<'static, Contexts> {
+    CONTEXTS.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Addresses are their own hash, mixed so that the allocator's alignment doesn't show.
 #[derive(Debug, Default)]
@@ -37,20 +46,20 @@ impl Hasher for AddressHasher {
 
 /// The context of that address.
 pub fn lookup(address: usize) -> Option<Arc<Context>> {
-    CONTEXTS.read().get(&address).cloned()
+    read().get(&address).cloned()
 }
 
 /// Adds a context.
 pub fn insert(address: usize, context: Arc<Context>) {
     hold_during_fork();
-    let before = CONTEXTS.write().insert(address, context);
+    let before = write().insert(address, context);
     // The address was freed behind our back, and given out again.
     drop(before);
 }
 
 /// Takes out a context, unless the address is another's by now.
 pub fn remove(address: usize, context: &Arc<Context>) -> bool {
-    let mut contexts = CONTEXTS.write();
+    let mut contexts = write();
     let removed = match contexts.get(&address) {
         Some(present) if Arc::ptr_eq(present, context) => contexts.remove(&address),
         _ => None,
@@ -63,9 +72,9 @@ pub fn remove(address: usize, context: &Arc<Context>) -> bool {
 /// the parent's may have been anywhere in them.
 pub fn forget_all() {
     static FORGOTTEN: Mutex<Vec<Contexts>> = Mutex::new(Vec::new());
-    let contexts = std::mem::take(&mut *CONTEXTS.write());
+    let contexts = std::mem::take(&mut *write());
     contexts.values().for_each(|context| context.abandon());
-    FORGOTTEN.lock().push(contexts);
+    FORGOTTEN.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
 }
 
 /// From the first context on, a fork waits until nobody changes the registry, so that the child finds it whole and
@@ -73,14 +82,19 @@ pub fn forget_all() {
 fn hold_during_fork() {
     static HOLD: Once = Once::new();
 
+    thread_local! {
+        /// The lock, from before this thread forks until after it has, in the parent and in the child.
+        static HELD: RefCell<Option<RwLockWriteGuard<'static, Contexts>>> = const { RefCell::new(None) };
+    }
+
     extern "C" fn lock() {
-        // SAFETY: released by `unlock`, in the parent and in the child, both of which run on this thread.
-        unsafe { CONTEXTS.raw() }.lock_exclusive();
+        let guard = write();
+        // A thread that is ending has no such place any more: its child takes its chances.
+        let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
     }
 
     extern "C" fn unlock() {
-        // SAFETY: locked by `lock` on this thread.
-        unsafe { CONTEXTS.raw().unlock_exclusive() };
+        let _ = HELD.try_with(|held| held.borrow_mut().take());
     }
 
     HOLD.call_once(|| {
