@@ -14,6 +14,7 @@
 //! | [`reactor`] | the one place that waits: epoll, timerfd, eventfd |
 //! | [`xen`] | all that touches Xen: libxenstore, libxenctrl, xentoollog |
 //! | `companion` | the functions of a real libxenlight in the process |
+//! | `forkguard` | keeps forks out of moments that a child could not deal with |
 //! | `dynlib` | the dynamic linker |
 //! | [`abi`] | C's types |
 //! | [`error`] | what can go wrong |
@@ -34,5 +35,6 @@ mod dynlib;
 pub mod error;
 pub mod event;
 pub mod evgen;
+mod forkguard;
 pub mod reactor;
 pub mod xen;

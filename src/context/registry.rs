@@ -10,6 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Context;
+use crate::forkguard;
 
 type Contexts = HashMap<usize, Arc<Context>, BuildHasherDefault<AddressHasher>>;
 
@@ -88,6 +89,7 @@ fn hold_during_fork() {
     }
 
     extern "C" fn lock() {
+        forkguard::hold();
         let guard = write();
         // A thread that is ending has no such place any more: its child takes its chances.
         let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
@@ -95,6 +97,7 @@ fn hold_during_fork() {
 
     extern "C" fn unlock() {
         let _ = HELD.try_with(|held| held.borrow_mut().take());
+        forkguard::release();
     }
 
     HOLD.call_once(|| {

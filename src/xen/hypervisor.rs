@@ -11,6 +11,7 @@ use super::DOMID_LIMIT;
 use super::log::{Capture, Line};
 use super::xenctrl::{self, XenCtrl};
 use crate::error::{Error, Result};
+use crate::forkguard::undisturbed;
 
 /// `XEN_DOMINF_*`: the bits and the shutdown reason's place in `flags`.
 mod flags {
@@ -97,10 +98,14 @@ impl Hypervisor {
         };
         let capture = Capture::new();
         let logger = capture.as_logger().cast();
-        // SAFETY: the logger lives until after interface_close (`drop`); no flags.
-        let handle = unsafe { (functions.interface_open)(logger, logger, 0) };
-        let Some(handle) = NonNull::new(handle) else {
-            return (Err(Error::os("opening the hypercall interface", Errno::last())), capture.take());
+        let open = || {
+            // SAFETY: the logger lives until after interface_close (`drop`); no flags.
+            let handle = unsafe { (functions.interface_open)(logger, logger, 0) };
+            NonNull::new(handle).ok_or_else(|| Error::os("opening the hypercall interface", Errno::last()))
+        };
+        let handle = match undisturbed(open) {
+            Ok(handle) => handle,
+            Err(error) => return (Err(error), capture.take()),
         };
         let hypervisor = Hypervisor { functions, handle, buffer: Vec::new(), found: 0, capture };
         let fits = match hypervisor.layout_fits() {
@@ -136,8 +141,10 @@ impl Hypervisor {
         let sentinel = xc_domaininfo_t { domain: DOMAIN, flags: FLAGS, ..Default::default() };
         let mut probe = [DomainInfo(sentinel); 8];
         // SAFETY: room for one entry of up to eight times our size.
-        let found =
-            unsafe { (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast()) };
+        let look =
+            || unsafe { (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast()) };
+        // libxencall keeps buffers behind one lock for all handles.
+        let found = undisturbed(look);
         if found < 0 {
             return Err(Errno::last());
         }
@@ -161,7 +168,7 @@ impl Host for Hypervisor {
         }
         let max_domains = u32::try_from(max).unwrap_or(u32::MAX);
         // SAFETY: the buffer has `max` entries, whose layout was checked in `open`.
-        let found = unsafe {
+        let list = || unsafe {
             (self.functions.domain_getinfolist)(
                 self.handle.as_ptr(),
                 first,
@@ -169,6 +176,7 @@ impl Host for Hypervisor {
                 self.buffer.as_mut_ptr().cast(),
             )
         };
+        let found = undisturbed(list);
         self.found = usize::try_from(found).map_err(|_| Errno::last())?.min(max);
         Ok(())
     }
@@ -181,7 +189,7 @@ impl Host for Hypervisor {
 impl Drop for Hypervisor {
     fn drop(&mut self) {
         // SAFETY: opened by interface_open, closed once.
-        unsafe { (self.functions.interface_close)(self.handle.as_ptr()) };
+        undisturbed(|| unsafe { (self.functions.interface_close)(self.handle.as_ptr()) });
     }
 }
 

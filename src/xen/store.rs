@@ -19,6 +19,7 @@ use xenstore_sys::{
 };
 
 use crate::error::{Error, Result};
+use crate::forkguard::undisturbed;
 
 /// Fires when a domain has shut down, is dying, or is gone; which one, nobody says.
 pub const RELEASE_DOMAIN: &CStr = c"@releaseDomain";
@@ -38,10 +39,12 @@ unsafe impl Sync for Store {}
 impl Store {
     /// Connects. Waits for the daemon to accept, so call it without a lock.
     pub fn open() -> Result<Self> {
-        // SAFETY: no preconditions.
-        let handle = unsafe { xs_open(0) };
-        let handle = NonNull::new(handle).ok_or_else(|| Error::os("connecting to xenstored", Errno::last()))?;
-        Ok(Store { handle, idle: None })
+        undisturbed(|| {
+            // SAFETY: no preconditions.
+            let handle = unsafe { xs_open(0) };
+            let handle = NonNull::new(handle).ok_or_else(|| Error::os("connecting to xenstored", Errno::last()))?;
+            Ok(Store { handle, idle: None })
+        })
     }
 
     /// Sets a watch, which fires once at once. Waits for the daemon's answer, so call it without a lock. The first one
@@ -112,7 +115,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         // SAFETY: opened by xs_open, closed once. Joins the reading thread.
-        unsafe { xs_close(self.handle.as_ptr()) };
+        undisturbed(|| unsafe { xs_close(self.handle.as_ptr()) });
     }
 }
 
