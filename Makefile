@@ -52,8 +52,8 @@ test-rust: deps-test ## Run the Rust tests (one: cargo test NAME)
 test-header: deps-test ## Check that the committed header is what the source says
 	$(CARGO) test --test header --test layout
 
-test-c: deps-test ## Run the C tests (one: ctests/header/run NAME)
-	@scripts/test c
+test-c: deps-test ## Run the C tests (one: make test-c PROGRAM=event NAME=predicate)
+	@$(if $(PROGRAM),ctests/run $(PROGRAM) $(NAME),scripts/test c)
 
 test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENARIO=ends)
 	@SCENARIOS="$(or $(SCENARIO),$(SCENARIOS))" scripts/test vm
@@ -95,6 +95,10 @@ uninstall: ## Remove what install has installed
 	rm -f $(patsubst include/%,"$(DESTDIR)$(includedir)/xlevent/%",$(HEADERS))
 	-rmdir "$(DESTDIR)$(includedir)/xlevent"
 
+# The simulated host, for tests and figures.
+xensim: deps
+	$(CARGO) build --release -p xensim -p xensim-preload
+
 # An installation inside the target directory, for what is built against it here.
 stage: all
 	@$(MAKE) --no-print-directory -s install DESTDIR= PREFIX="$(STAGE)" libdir="$(STAGE)/lib" includedir="$(STAGE)/include"
@@ -112,4 +116,4 @@ help: ## List all this
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-vm demo vm-shell install uninstall \
-    stage headers clean help
+    xensim stage headers clean help

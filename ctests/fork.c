@@ -189,11 +189,10 @@ DOMAIN_TEST(a_fork_while_another_thread_waits_leaves_both_processes_working)
     int i;
 
     enable(ctx, domid, 1);
+    expect_silence(ctx);
     CHECK_EQUAL(pthread_create(&thread, NULL, wait_for_its_end, ctx), 0);
-    for (i = 0; i < 20; i++) {
-        stir();
+    for (i = 0; i < 20; i++)
         CHECK_EQUAL(in_child(forget_and_begin_anew, ctx), 0);
-    }
     host_destroy(domid);
     CHECK_EQUAL(pthread_join(thread, NULL), 0);
     close_context(ctx);
@@ -209,8 +208,12 @@ static void *open_and_close(void *unused)
     return NULL;
 }
 
-/* fork while contexts come and go: the child must find what is registered in order. */
-TEST(a_fork_while_contexts_are_opened_and_closed_leaves_the_child_working)
+/*
+ * fork while contexts come and go and look at domains: the child must find everything in order. (Where libxenlight is in the
+ * process it may not: libxencall has a lock that a child finds taken, for ever, if its parent has forked inside a hypercall,
+ * and libxenlight's are not ours to guard.)
+ */
+TEST_WITH(a_fork_while_contexts_are_opened_and_closed_leaves_the_child_working, NOT_BESIDE_LIBXENLIGHT)
 {
     libxl_ctx *ctx = open_context();
     pthread_t thread;

@@ -628,3 +628,116 @@ TEST_OF_OURS(an_occurrence_of_what_was_never_registered_is_ignored)
     expect_death(loop->ctx, NOBODY, 1);
     close_loop(loop);
 }
+
+/* ---- as libvirt does it ---- */
+
+/* A daemon: its loop in one thread, domains that come and go in others, and a thread of its own for each end. */
+struct daemon {
+    struct loop *loop;
+    pthread_mutex_t lock;
+    libxl_evgen_domain_death *evgens[40000];
+    int ends; /* of domains, dealt with */
+    bool stop;
+};
+
+struct end {
+    struct daemon *daemon;
+    libxl_event *event;
+};
+
+static void *deal_with_an_end(void *arg)
+{
+    struct end *end = arg;
+    struct daemon *daemon = end->daemon;
+    libxl_ctx *ctx = daemon->loop->ctx;
+    uint32_t domid = end->event->domid;
+    libxl_evgen_domain_death *evgen;
+
+    CHECK_EQUAL(end->event->type, LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN);
+    CHECK_EQUAL(end->event->u.domain_shutdown.shutdown_reason, POWEROFF);
+    pthread_mutex_lock(&daemon->lock);
+    evgen = daemon->evgens[domid];
+    daemon->evgens[domid] = NULL;
+    pthread_mutex_unlock(&daemon->lock);
+    CHECK(evgen != NULL);
+    libxl_evdisable_domain_death(ctx, evgen);
+    host_destroy(domid);
+    libxl_event_free(ctx, end->event);
+    pthread_mutex_lock(&daemon->lock);
+    daemon->ends++;
+    pthread_mutex_unlock(&daemon->lock);
+    free(end);
+    return NULL;
+}
+
+static void event_for_the_daemon(void *user, libxl_event *event)
+{
+    struct daemon *daemon = user;
+    struct end *end;
+    pthread_t thread;
+
+    /* Of one that was seen dead before its thread had disabled its generator. */
+    if (event->type != LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN) {
+        libxl_event_free(daemon->loop->ctx, event);
+        return;
+    }
+    end = malloc(sizeof *end);
+    CHECK(end != NULL);
+    *end = (struct end){ daemon, event };
+    CHECK_EQUAL(pthread_create(&thread, NULL, deal_with_an_end, end), 0);
+    CHECK_EQUAL(pthread_detach(thread), 0);
+}
+
+static void *run_daemon_loop(void *arg)
+{
+    struct daemon *daemon = arg;
+
+    while (!__atomic_load_n(&daemon->stop, __ATOMIC_RELAXED))
+        run_loop_once(daemon->loop, 20);
+    return NULL;
+}
+
+static int ends_of(struct daemon *daemon)
+{
+    int ends;
+
+    pthread_mutex_lock(&daemon->lock);
+    ends = daemon->ends;
+    pthread_mutex_unlock(&daemon->lock);
+    return ends;
+}
+
+DOMAIN_TEST(a_daemon_with_hooks_callbacks_and_threads_watches_as_libvirtd)
+{
+    enum { FIRST = 100, DOMAINS = 60 };
+    static const libxl_event_hooks callbacks = { .event_occurs_mask = LIBXL_EVENTMASK_ALL,
+                                                 .event_occurs = event_for_the_daemon };
+    static const libxl_childproc_hooks childproc = { .chldowner = libxl_sigchld_owner_libxl_always_selective_reap };
+    static struct daemon daemon = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    libxl_evgen_domain_death *control;
+    pthread_t thread;
+    uint32_t i;
+
+    daemon.loop = open_loop();
+    libxl_event_register_callbacks(daemon.loop->ctx, &callbacks, &daemon);
+    libxl_childproc_setmode(daemon.loop->ctx, &childproc, &daemon);
+    control = enable(daemon.loop->ctx, 0, 0);
+    CHECK_EQUAL(pthread_create(&thread, NULL, run_daemon_loop, &daemon), 0);
+    for (i = FIRST; i < FIRST + DOMAINS; i++) {
+        host_create_at(i);
+        pthread_mutex_lock(&daemon.lock);
+        daemon.evgens[i] = enable(daemon.loop->ctx, i, i);
+        pthread_mutex_unlock(&daemon.lock);
+        if (i >= FIRST + 5)
+            host_shutdown(i - 5, POWEROFF);
+    }
+    host_shutdown_many(FIRST + DOMAINS - 5, 5, POWEROFF);
+    WAIT_UNTIL(ends_of(&daemon) == DOMAINS);
+    __atomic_store_n(&daemon.stop, true, __ATOMIC_RELAXED);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    for (i = FIRST; i < FIRST + DOMAINS; i++)
+        CHECK(daemon.evgens[i] == NULL);
+    libxl_evdisable_domain_death(daemon.loop->ctx, control);
+    libxl_childproc_setmode(daemon.loop->ctx, NULL, NULL);
+    close_loop(daemon.loop);
+}

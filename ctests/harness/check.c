@@ -323,6 +323,8 @@ static bool is_wanted(const struct test *test, const char *name)
         return false;
     if (test->traits & NOT_FOR_LIBXENLIGHT && column == REAL)
         return false;
+    if (test->traits & NOT_BESIDE_LIBXENLIGHT && column != ALONE)
+        return false;
     if (!name)
         return true;
     for (i = 0; i < test_count; i++)

@@ -38,6 +38,7 @@
 enum {
     COMMANDS_DOMAINS = 1, /* needs a simulated host */
     NOT_FOR_LIBXENLIGHT = 2, /* asks for what libxenlight leaves undefined */
+    NOT_BESIDE_LIBXENLIGHT = 4, /* and cannot be had where it is in the process */
 };
 
 void add_test(const char *name, void (*run)(void), int traits);

@@ -12,6 +12,7 @@ const struct timeval no_time;
 
 /* ---- contexts ---- */
 
+bool log_quietly;
 int logged_errors, logged_by_libxl;
 
 static void log_line(xentoollog_logger *to, xentoollog_level level, int errnoval, const char *context,
@@ -22,7 +23,7 @@ static void log_line(xentoollog_logger *to, xentoollog_level level, int errnoval
     (void)to;
     __atomic_fetch_add(&logged_errors, level >= XTL_ERROR, __ATOMIC_RELAXED);
     __atomic_fetch_add(&logged_by_libxl, context && strcmp(context, "libxl") == 0, __ATOMIC_RELAXED);
-    if (level < XTL_WARN)
+    if (log_quietly || level < XTL_WARN)
         return;
     vsnprintf(text, sizeof text, format, arguments);
     fprintf(stderr, "%s: %s: %s (errno %d)\n", context ? context : "-", xtl_level_to_string(level), text, errnoval);

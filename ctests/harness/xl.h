@@ -23,6 +23,8 @@ extern const struct timeval no_time;
 
 /* The logger of every context: counts, and passes on to stderr. */
 extern xentoollog_logger logger;
+/* Keeps stderr to what does not come through the logger. */
+extern bool log_quietly;
 /* Lines of level error or worse. */
 extern int logged_errors;
 /* Lines that libxenlight has written, of any level. */

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What goes wrong beneath the library: the hypervisor does not answer, xenstored goes away.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/check.h"
+#include "harness/host.h"
+#include "harness/xl.h"
+
+/* ---- disaster ---- */
+
+static struct {
+    int calls, errnoval;
+    libxl_event_type type;
+    char message[200];
+} disaster;
+
+static void note_disaster(void *user, libxl_event_type type, const char *message, int errnoval)
+{
+    (void)user;
+    disaster.calls++;
+    disaster.type = type;
+    disaster.errnoval = errnoval;
+    snprintf(disaster.message, sizeof disaster.message, "%s", message);
+}
+
+static const libxl_event_hooks disaster_hooks = { .disaster = note_disaster };
+
+DOMAIN_TEST(a_hypervisor_that_does_not_answer_is_a_disaster_and_nothing_is_lost)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+
+    libxl_event_register_callbacks(ctx, &disaster_hooks, NULL);
+    enable(ctx, domid, 1);
+    expect_silence(ctx);
+    host_fail_lists(EPERM, -1);
+    host_shutdown(domid, CRASH);
+    while (disaster.calls == 0)
+        poll_once(ctx, -1);
+    CHECK_EQUAL(disaster.calls, 1);
+    CHECK_EQUAL(disaster.type, 0);
+    CHECK_EQUAL(disaster.errnoval, EPERM);
+    CHECK(disaster.message[0] != '\0');
+    CHECK_AT_LEAST(logged_errors, 1);
+    expect_nothing_queued(ctx);
+    host_fail_lists(0, 0);
+    stir();
+    expect_shutdown(ctx, domid, 1, CRASH);
+    expect_silence(ctx);
+    CHECK_EQUAL(disaster.calls, 1);
+    close_context(ctx);
+}
+
+DOMAIN_TEST(the_first_look_that_fails_is_a_disaster_too)
+{
+    libxl_ctx *ctx = open_context();
+
+    libxl_event_register_callbacks(ctx, &disaster_hooks, NULL);
+    libxl_evdisable_domain_death(ctx, enable(ctx, 0, 1));
+    host_fail_lists(EACCES, -1);
+    enable(ctx, NOBODY, 1);
+    while (disaster.calls == 0)
+        poll_once(ctx, -1);
+    CHECK_EQUAL(disaster.errnoval, EACCES);
+    host_fail_lists(0, 0);
+    stir();
+    expect_death(ctx, NOBODY, 1);
+    close_context(ctx);
+}
+
+static void meet_a_disaster(void *unused)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+
+    (void)unused;
+    enable(ctx, domid, 1);
+    host_fail_lists(EPERM, -1);
+    host_destroy(domid);
+    wait_event(ctx);
+}
+
+/* With its message on stderr. */
+DOMAIN_TEST(a_disaster_that_nobody_wants_to_know_of_ends_the_process)
+{
+    FILE *errors = tmpfile();
+    char line[400];
+    bool told = false;
+    int status;
+
+    CHECK(errors != NULL);
+    CHECK(dup2(fileno(errors), STDERR_FILENO) == STDERR_FILENO);
+    log_quietly = true;
+    status = in_child(meet_a_disaster, NULL);
+    CHECK(WIFEXITED(status));
+    CHECK_EQUAL(WEXITSTATUS(status), 255);
+    rewind(errors);
+    while (fgets(line, sizeof line, errors))
+        told = true;
+    CHECK(told);
+}
+
+/* Errors that pass. */
+DOMAIN_TEST(a_hypervisor_that_is_busy_for_a_moment_is_asked_again)
+{
+    static const int passing[] = { EINTR, EAGAIN, EBUSY, ENOMEM };
+    size_t i;
+
+    for (i = 0; i < COUNT(passing); i++) {
+        libxl_ctx *ctx = open_context();
+        uint32_t domid = host_create();
+
+        disaster.calls = 0;
+        libxl_event_register_callbacks(ctx, &disaster_hooks, NULL);
+        enable(ctx, domid, 1);
+        expect_silence(ctx);
+        host_fail_lists(passing[i], 1);
+        host_destroy(domid);
+        if (OURS("busy-hypervisor")) {
+            expect_death(ctx, domid, 1);
+            CHECK_EQUAL(disaster.calls, 0);
+        } else {
+            while (disaster.calls == 0)
+                poll_once(ctx, -1);
+            CHECK_EQUAL(disaster.errnoval, passing[i]);
+            stir();
+            expect_death(ctx, domid, 1);
+        }
+        expect_silence(ctx);
+        close_context(ctx);
+    }
+}
+
+DOMAIN_TEST(a_hypervisor_that_stays_busy_is_a_disaster)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+
+    libxl_event_register_callbacks(ctx, &disaster_hooks, NULL);
+    enable(ctx, domid, 1);
+    expect_silence(ctx);
+    host_fail_lists(EBUSY, -1);
+    host_destroy(domid);
+    while (disaster.calls == 0)
+        poll_once(ctx, -1);
+    CHECK_EQUAL(disaster.errnoval, EBUSY);
+    host_fail_lists(0, 0);
+    stir();
+    expect_death(ctx, domid, 1);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
+/* ---- xenstored goes away and comes back ---- */
+
+/* What libxenlight does then: nothing, ever again. */
+static void expect_deafness(libxl_ctx *ctx)
+{
+    while (poll_once(ctx, 500))
+        ;
+    expect_nothing_queued(ctx);
+}
+
+/* xenstored goes away when the library has taken in all that it had sent: libxenlight would trip over the rest. */
+static void kill_xenstored_in_silence(libxl_ctx *ctx)
+{
+    host_settle();
+    while (poll_once(ctx, 200))
+        ;
+    host_kill_xenstored();
+}
+
+DOMAIN_TEST(nothing_is_lost_and_nothing_comes_twice_when_xenstored_is_restarted)
+{
+    enum { FIRST = 100, DOMAINS = 30 };
+    libxl_ctx *ctx = open_context();
+    uint32_t i;
+
+    libxl_event_register_callbacks(ctx, &disaster_hooks, NULL);
+    host_create_many(FIRST, DOMAINS);
+    for (i = 0; i < DOMAINS; i++)
+        enable(ctx, FIRST + i, i);
+    expect_silence(ctx);
+    /* Before, while it is away, and after. */
+    host_destroy_many(FIRST, 10);
+    for (i = 0; i < 10; i++)
+        expect_death(ctx, FIRST + i, i);
+    kill_xenstored_in_silence(ctx);
+    host_shutdown_many(FIRST + 10, 5, CRASH);
+    host_destroy_many(FIRST + 15, 5);
+    host_start_xenstored();
+    host_shutdown_many(FIRST + 20, 5, REBOOT);
+    host_destroy_many(FIRST + 25, 5);
+    host_settle();
+    if (OURS("xenstored-restart")) {
+        for (i = 10; i < DOMAINS; i++) {
+            libxl_event *event = wait_event(ctx);
+
+            CHECK_EQUAL(event->domid, FIRST + i);
+            CHECK_EQUAL(event->type,
+                        i % 10 < 5 ? LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN : LIBXL_EVENT_TYPE_DOMAIN_DEATH);
+            libxl_event_free(ctx, event);
+        }
+        expect_silence(ctx);
+        host_destroy_many(FIRST + 20, 5);
+        for (i = 20; i < 25; i++)
+            expect_death(ctx, FIRST + i, i);
+        expect_silence(ctx);
+    } else {
+        expect_deafness(ctx);
+    }
+    CHECK_EQUAL(disaster.calls, 0);
+    close_context(ctx);
+}
+
+DOMAIN_TEST(xenstored_may_be_restarted_again_and_again)
+{
+    libxl_ctx *ctx = open_context();
+    int round;
+
+    if (!OURS("xenstored-restart")) {
+        enable(ctx, 0, 1);
+        expect_silence(ctx);
+        kill_xenstored_in_silence(ctx);
+        host_start_xenstored();
+        enable(ctx, host_create(), 2);
+        stir();
+        expect_deafness(ctx);
+        close_context(ctx);
+        return;
+    }
+    for (round = 0; round < 8; round++) {
+        uint32_t domid = host_create();
+        libxl_evgen_domain_death *evgen = enable(ctx, domid, 1);
+
+        if (round % 2)
+            expect_silence(ctx);
+        host_kill_xenstored();
+        if (round % 4 < 2)
+            host_destroy(domid);
+        host_start_xenstored();
+        if (round % 4 >= 2)
+            host_destroy(domid);
+        expect_death(ctx, domid, 1);
+        expect_silence(ctx);
+        libxl_evdisable_domain_death(ctx, evgen);
+    }
+    close_context(ctx);
+}
+
+static void *restart_then_end(void *domid)
+{
+    host_kill_xenstored();
+    host_start_xenstored();
+    host_destroy(*(uint32_t *)domid);
+    host_settle();
+    return NULL;
+}
+
+/* The thread in event_wait is not woken by a death that libxenlight never hears of: there it would wait for ever. */
+TEST_WITH(a_thread_in_event_wait_outlasts_a_restart, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+    pthread_t thread;
+
+    enable(ctx, domid, 1);
+    expect_silence(ctx);
+    CHECK_EQUAL(pthread_create(&thread, NULL, restart_then_end, &domid), 0);
+    expect_death(ctx, domid, 1);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
+/* With nothing left to be told by. */
+DOMAIN_TEST(generators_may_be_disabled_and_contexts_freed_while_xenstored_is_away)
+{
+    libxl_ctx *first = open_context(), *second = open_context(), *third;
+    libxl_evgen_domain_death *evgen = enable(first, 0, 1);
+    int fds = count_fds();
+
+    enable(second, 0, 2);
+    kill_xenstored_in_silence(second);
+    poll_once(second, 0);
+    libxl_evdisable_domain_death(first, evgen);
+    close_context(first);
+    close_context(second);
+    CHECK(count_fds() < fds);
+    host_start_xenstored();
+    third = open_context();
+    enable(third, NOBODY, 3);
+    expect_death(third, NOBODY, 3);
+    close_context(third);
+}
+
+/* What was asked for without xenstored either fails, and leaves nothing, or counts when it is back. */
+TEST_WITH(an_enable_while_xenstored_is_away_fails_or_counts, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create(), other = host_create();
+    libxl_evgen_domain_death *evgen = UNTOUCHED;
+    int rc;
+
+    enable(ctx, other, 1);
+    expect_silence(ctx);
+    host_kill_xenstored();
+    while (!poll_once(ctx, -1))
+        ;
+    rc = libxl_evenable_domain_death(ctx, domid, 2, &evgen);
+    if (rc != 0) {
+        CHECK_EQUAL(rc, ERROR_FAIL);
+        CHECK(evgen == UNTOUCHED);
+    }
+    host_start_xenstored();
+    host_destroy(other);
+    expect_death(ctx, other, 1);
+    if (rc != 0)
+        enable(ctx, domid, 2);
+    host_destroy(domid);
+    expect_death(ctx, domid, 2);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
+static long now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* It is looked for now and then. A machine that is slow makes for fewer rounds, never for more. */
+DOMAIN_TEST(a_loop_without_xenstored_does_not_spin)
+{
+    libxl_ctx *ctx = open_context();
+    int rounds = 0;
+    long end;
+
+    enable(ctx, 0, 1);
+    kill_xenstored_in_silence(ctx);
+    for (end = now_ms() + 1500; now_ms() < end; rounds++)
+        poll_once(ctx, 100);
+    CHECK_AT_MOST(rounds, 200);
+    close_context(ctx);
+}
