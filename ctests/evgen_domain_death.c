@@ -639,9 +639,46 @@ TEST_OF_OURS(a_handle_that_is_none_is_logged_and_ignored)
     close_context(other);
 }
 
+static void enable_without_a_place(void *unused)
+{
+    (void)unused;
+    libxl_evenable_domain_death(open_context(), NOBODY, 0, NULL);
+}
+
+static void enable_eject_without_a_place(void *unused)
+{
+    (void)unused;
+    libxl_evenable_disk_eject(open_context(), NOBODY, "hdc", 0, NULL);
+}
+
+TEST(a_NULL_place_for_the_handle_is_refused)
+{
+    libxl_ctx *ctx = open_context();
+    libxl_evgen_disk_eject *eject = UNTOUCHED;
+
+    if (OURS("bad-input")) {
+        CHECK_EQUAL(libxl_evenable_domain_death(ctx, NOBODY, 0, NULL), ERROR_INVAL);
+        CHECK_EQUAL(libxl_evenable_disk_eject(ctx, NOBODY, "hdc", 0, NULL), ERROR_INVAL);
+        CHECK_EQUAL(libxl_evenable_disk_eject(ctx, NOBODY, NULL, 0, &eject), ERROR_INVAL);
+        CHECK(eject == UNTOUCHED);
+        CHECK_EQUAL(logged_errors, 3);
+    } else {
+        CHECK_DIES(SIGSEGV, enable_without_a_place, NULL);
+        CHECK_DIES(SIGSEGV, enable_eject_without_a_place, NULL);
+    }
+    enable(ctx, NOBODY, 1);
+    expect_death(ctx, NOBODY, 1);
+    close_context(ctx);
+}
+
 static void disable_nothing(void *ctx)
 {
     libxl_evdisable_domain_death(ctx, NULL);
+}
+
+static void disable_no_eject(void *ctx)
+{
+    libxl_evdisable_disk_eject(ctx, NULL);
 }
 
 TEST(disabling_NULL_does_nothing)
@@ -652,6 +689,10 @@ TEST(disabling_NULL_does_nothing)
         CHECK_EQUAL(in_child(disable_nothing, ctx), 0);
     else
         CHECK_DIES(SIGSEGV, disable_nothing, ctx);
+    if (OURS("evdisable-null"))
+        CHECK_EQUAL(in_child(disable_no_eject, ctx), 0);
+    else
+        CHECK_DIES(SIGSEGV, disable_no_eject, ctx);
     CHECK_EQUAL(logged_errors, 0);
     close_context(ctx);
 }
