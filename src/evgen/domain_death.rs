@@ -58,7 +58,7 @@ pub struct Report {
 }
 
 /// A generator.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DomainDeath {
     user: u64,
     uuid: [u8; 16],

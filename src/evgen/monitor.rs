@@ -126,19 +126,30 @@ impl Monitor {
         Ok(())
     }
 
-    /// The same for the domains of new generators only.
+    /// The same when there is nothing to see but new generators' domains: only they are looked at. If one has news,
+    /// everything is looked at after all, so that whatever has happened comes in one order.
     pub fn scan_fresh(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
-        let mut sweep = Sweep::new(self.fresh.len(), self.fresh.last().copied().unwrap_or(0));
-        for &place in &self.fresh {
-            for (_, generator) in self.generators.range_mut(Key::range(place)) {
-                if !generator.dead() {
-                    let info = sweep.find(host, place)?;
-                    generator.look(info, self.rule).into_iter().for_each(&mut *tell);
-                }
-            }
+        if !self.fresh_are_quiet(host)? {
+            return self.scan(host, tell);
         }
         self.fresh.clear();
         Ok(())
+    }
+
+    /// Whether nobody at the new generators' places has anything to tell. Up to the first who has, looks are taken in.
+    fn fresh_are_quiet(&mut self, host: &mut dyn Host) -> Result<bool, Errno> {
+        let mut sweep = Sweep::new(self.fresh.len(), self.fresh.last().copied().unwrap_or(0));
+        for &place in &self.fresh {
+            let info = sweep.find(host, place)?;
+            for (_, generator) in self.generators.range_mut(Key::range(place)) {
+                let mut looked = generator.clone();
+                if looked.look(info, self.rule).is_some() {
+                    return Ok(false);
+                }
+                *generator = looked;
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -273,6 +284,36 @@ mod tests {
         monitor.insert(9, 3);
         assert!(monitor.has_fresh());
         assert_eq!(scan_fresh(&mut monitor, &mut table), [(7, 2, Change::Shutdown(3)), (9, 3, Change::Death)]);
+    }
+
+    #[test]
+    fn a_new_generators_news_comes_after_that_of_lower_domids_that_nobody_has_looked_at() {
+        let mut monitor = Monitor::default();
+        let mut table = Table::of([3, 5, 9]);
+        monitor.insert(5, 1);
+        assert_eq!(scan(&mut monitor, &mut table), []);
+        table.domains.clear();
+        monitor.insert(9, 2);
+        monitor.insert(3, 3);
+        assert_eq!(
+            scan_fresh(&mut monitor, &mut table),
+            [(3, 3, Change::Death), (5, 1, Change::Death), (9, 2, Change::Death)]
+        );
+        assert!(!monitor.has_fresh());
+    }
+
+    #[test]
+    fn new_generators_of_live_domains_cost_the_others_nothing() {
+        let mut monitor = Monitor::default();
+        let mut table = Table::of(1..=1000);
+        for domid in 1..=999 {
+            monitor.insert(domid, 0);
+        }
+        scan(&mut monitor, &mut table);
+        (table.questions, table.longest) = (0, 0);
+        monitor.insert(1000, 0);
+        assert_eq!(scan_fresh(&mut monitor, &mut table), []);
+        assert_eq!((table.questions, table.longest), (1, 1));
     }
 
     #[test]
