@@ -108,6 +108,9 @@ stage: all
 headers: deps ## Generate include/*.h anew from the source
 	UPDATE_HEADERS=1 $(CARGO) test --quiet --test header
 
+readme: ## Make the tables in README.md anew from what the tests say
+	scripts/readme
+
 clean: ## Remove what was built (the virtual machine's cache: xenvm/vm clean)
 	$(CARGO) clean
 
@@ -116,4 +119,4 @@ help: ## List all this
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-vm demo vm-shell install uninstall \
-    xensim stage headers clean help
+    xensim stage headers readme clean help

@@ -703,18 +703,24 @@ DOMAIN_TEST(a_generator_follows_a_domid_that_was_used_again_before_anyone_looked
 {
     libxl_ctx *ctx = open_context();
     uint32_t domid = host_create_at(400);
+    int i;
 
-    enable(ctx, domid, 1);
-    expect_silence(ctx);
-    host_shutdown(domid, POWEROFF);
-    host_destroy(domid);
-    host_create_at(domid);
-    expect_silence(ctx);
-    host_shutdown(domid, CRASH);
-    expect_shutdown(ctx, domid, 1, CRASH);
-    host_destroy(domid);
-    expect_death(ctx, domid, 1);
-    expect_silence(ctx);
+    for (i = 0; i < 20; i++) {
+        libxl_evgen_domain_death *evgen = enable(ctx, domid, 1);
+
+        expect_silence(ctx);
+        host_shutdown(domid, POWEROFF);
+        host_destroy(domid);
+        host_create_at(domid);
+        expect_silence(ctx);
+        host_shutdown(domid, CRASH);
+        expect_shutdown(ctx, domid, 1, CRASH);
+        host_destroy(domid);
+        expect_death(ctx, domid, 1);
+        expect_silence(ctx);
+        libxl_evdisable_domain_death(ctx, evgen);
+        host_create_at(domid);
+    }
     close_context(ctx);
 }
 

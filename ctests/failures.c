@@ -62,7 +62,6 @@ DOMAIN_TEST(the_first_look_that_fails_is_a_disaster_too)
     libxl_ctx *ctx = open_context();
 
     libxl_event_register_callbacks(ctx, &disaster_hooks, NULL);
-    libxl_evdisable_domain_death(ctx, enable(ctx, 0, 1));
     host_fail_lists(EACCES, -1);
     enable(ctx, NOBODY, 1);
     while (disaster.calls == 0)

@@ -139,7 +139,7 @@ DOMAIN_TEST(a_burst_is_one_look_and_not_one_for_each)
 enum { DOMAINS = 40, GENERATORS = 4, STEPS = 250, CHANGES = 12 };
 
 static struct domain {
-    bool exists, dying, down, fresh;
+    bool exists, dying, down;
     int reason;
     struct generator {
         libxl_evgen_domain_death *evgen;
@@ -204,7 +204,6 @@ static void enable_or_disable(libxl_ctx *ctx, uint32_t domid, struct domain *dom
     if (domain->count < GENERATORS && random_below(2)) {
         domain->generators[domain->count++] = (struct generator){ enable(ctx, domid, next_user), next_user, false, false };
         next_user++;
-        domain->fresh = true;
     } else if (domain->count > 0) {
         int i = (int)random_below((uint32_t)domain->count);
 
@@ -214,17 +213,9 @@ static void enable_or_disable(libxl_ctx *ctx, uint32_t domid, struct domain *dom
     }
 }
 
-/* An event that must come. */
-struct expected {
-    uint32_t domid;
-    libxl_ev_user user;
-    int reason; /* of a shutdown; -1 for a death */
-    bool fresh; /* of a domain with a new generator */
-};
-
-static size_t list_expected(struct expected *expected)
+/* The next look: what each generator must say now, in this order. */
+static void expect_what_is_new(libxl_ctx *ctx)
 {
-    size_t count = 0;
     uint32_t domid;
     int i;
 
@@ -235,64 +226,19 @@ static size_t list_expected(struct expected *expected)
 
         for (i = domain->count; i-- > 0;) {
             struct generator *generator = &domain->generators[i];
-            struct expected event = { FIRST + domid, generator->user, domain->reason, domain->fresh };
 
             if (generator->death_told)
                 continue;
             if (dead) {
                 generator->death_told = true;
-                event.reason = -1;
-                expected[count++] = event;
+                expect_death(ctx, FIRST + domid, generator->user);
             } else if (reportable && !generator->shutdown_told) {
                 generator->shutdown_told = true;
-                expected[count++] = event;
+                expect_shutdown(ctx, FIRST + domid, generator->user, domain->reason);
             } else if (!reportable && OURS("runs-again")) {
                 generator->shutdown_told = false;
             }
         }
-        domain->fresh = false;
-    }
-    return count;
-}
-
-static bool is_expected(const libxl_event *event, const struct expected *expected)
-{
-    return event->domid == expected->domid && event->for_user == expected->user &&
-           event->type == (expected->reason < 0 ? LIBXL_EVENT_TYPE_DOMAIN_DEATH : LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN) &&
-           (expected->reason < 0 || event->u.domain_shutdown.shutdown_reason == expected->reason);
-}
-
-/*
- * What each generator must say now, in this order. The first look at new generators may be a look of its own, before that
- * at all domains: then theirs come first.
- */
-static void expect_what_is_new(libxl_ctx *ctx)
-{
-    static struct expected expected[DOMAINS * GENERATORS];
-    static bool told[DOMAINS * GENERATORS];
-    size_t count = list_expected(expected), next = 0, next_fresh = 0, i;
-    bool fresh_first = OURS("enable-looks");
-
-    memset(told, 0, sizeof told);
-    for (i = 0; i < count; i++) {
-        libxl_event *event = wait_event(ctx);
-
-        while (next < count && told[next])
-            next++;
-        while (next_fresh < count && (told[next_fresh] || !expected[next_fresh].fresh))
-            next_fresh++;
-        if (is_expected(event, &expected[next])) {
-            /* After one that is not of a new generator's domain, all come in order. */
-            fresh_first &= expected[next].fresh;
-            told[next] = true;
-        } else if (fresh_first && next_fresh < count && is_expected(event, &expected[next_fresh])) {
-            told[next_fresh] = true;
-        } else {
-            FAIL("type %d of domain %u for %llu, not %s of domain %u for %llu", (int)event->type, (unsigned)event->domid,
-                 (unsigned long long)event->for_user, expected[next].reason < 0 ? "the death" : "the shutdown",
-                 (unsigned)expected[next].domid, (unsigned long long)expected[next].user);
-        }
-        libxl_event_free(ctx, event);
     }
     expect_silence(ctx);
 }

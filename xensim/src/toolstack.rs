@@ -146,7 +146,14 @@ impl Host {
     }
 
     /// Creates many domains. Their numbers, in order. All or none.
+    ///
+    /// If xenstored still has to deal with the end of earlier domains, that is waited for: a daemon that finds a number in
+    /// use again before it has seen its last domain go takes the new one for the old. (Xen counts numbers up, so there it
+    /// has all the time it needs.)
     pub fn create_many(&self, count: usize, config: &Config) -> Result<Vec<Domid>> {
+        if self.daemon().pid().is_some() {
+            self.settle()?;
+        }
         let mut created: Vec<Domain> = Vec::with_capacity(count);
         let result = self.add_all(count, config, &mut created).and_then(|()| {
             for domain in &created {

@@ -37,7 +37,7 @@ stage_programs() {
     pkg-config --exists "$event_lib" || die "pkg-config does not know $event_lib: run \`make stage\` first, or set PKG_CONFIG_PATH"
     # Not straight into the share: make could not cope with a space in its path.
     built=$(mktemp -d)
-    for directory in examples ctests/vm ctests/calls; do
+    for directory in examples ctests/vm ctests; do
         make -s --no-print-directory -C "$top/$directory" EVENTLIB="$event_lib" OUT="$built" ||
             { rm -r "$built"; die "could not build $directory"; }
     done
