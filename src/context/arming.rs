@@ -5,10 +5,10 @@
 //! others: its holder alone changes `armed`, `registered` and the connections, and whoever depends on them waits for it
 //! to open. The thread that holds it may come in again (from a hook), and is let through.
 
-use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::pthread::pthread_self;
 use parking_lot::MutexGuard;
 
 use super::outbox::Item;
@@ -41,7 +41,8 @@ const DISASTER_AFTER: Duration = Duration::from_secs(60);
 impl Context {
     /// Waits for the gate, and takes it; false if this thread has it already.
     fn enter_gate(&self, state: &mut MutexGuard<'_, State>) -> bool {
-        let me = thread::current().id();
+        // Not std's number of the thread: the first question for it takes memory, which a fork by another thread loses.
+        let me = pthread_self();
         while let Some(holder) = state.gate {
             if holder == me {
                 return false;

@@ -23,8 +23,8 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
-use std::thread::ThreadId;
 
+use nix::sys::pthread::Pthread;
 use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex};
 
 use crate::error::{Error, Result};
@@ -112,7 +112,7 @@ struct State {
     /// [`turn::Later::Fresh`] is among the timers.
     fresh_due: bool,
     /// Who changes what we are connected to.
-    gate: Option<ThreadId>,
+    gate: Option<Pthread>,
     /// A thread in `wait` sleeps in the reactor.
     polling: bool,
     /// Its wake-up is raised.
