@@ -55,6 +55,9 @@ test-header: deps-test ## Check that the committed header is what the source say
 test-c: deps-test ## Run the C tests (one: make test-c PROGRAM=event NAME=predicate)
 	@$(if $(PROGRAM),ctests/run $(PROGRAM) $(NAME),scripts/test c)
 
+test-valgrind: deps-test ## Run the C tests under valgrind (one: make test-valgrind PROGRAM=event NAME=predicate)
+	@ctests/run --valgrind $(PROGRAM) $(NAME)
+
 test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENARIO=ends)
 	@SCENARIOS="$(or $(SCENARIO),$(SCENARIOS))" scripts/test vm
 
@@ -116,7 +119,7 @@ clean: ## Remove what was built (the virtual machine's cache: xenvm/vm clean)
 
 help: ## List all this
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-vm demo vm-shell install uninstall \
+.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind test-vm demo vm-shell install uninstall \
     xensim stage headers readme clean help

@@ -185,7 +185,7 @@ TEST(many_contexts_at_once_are_independent)
 }
 
 /* A child that execs must not hold what is ours: xenstored would think that we still live. */
-TEST(no_descriptor_survives_an_exec)
+TEST_WITH(no_descriptor_survives_an_exec, NOT_UNDER_VALGRIND)
 {
     libxl_ctx *ctx = open_context();
     FILE *without, *with;
@@ -237,7 +237,7 @@ static void enable_somebody(void *ctx)
     enable(ctx, NOBODY, 1);
 }
 
-TEST(without_descriptors_alloc_and_enable_fail_and_leave_nothing)
+TEST_WITH(without_descriptors_alloc_and_enable_fail_and_leave_nothing, NOT_UNDER_VALGRIND)
 {
     libxl_ctx *ctx = NULL;
     libxl_evgen_domain_death *evgen = NULL;

@@ -133,7 +133,7 @@ static void count_after_postfork(void *ctx)
         CHECK_EQUAL(count_fds(), fds_before);
 }
 
-TEST(postfork_closes_our_descriptors_in_the_child)
+TEST_WITH(postfork_closes_our_descriptors_in_the_child, NOT_UNDER_VALGRIND)
 {
     libxl_ctx *ctx;
     int with;
@@ -213,7 +213,8 @@ static void *open_and_close(void *unused)
  * process it may not: libxencall has a lock that a child finds taken, for ever, if its parent has forked inside a hypercall,
  * and libxenlight's are not ours to guard.)
  */
-TEST_WITH(a_fork_while_contexts_are_opened_and_closed_leaves_the_child_working, NOT_BESIDE_LIBXENLIGHT)
+TEST_WITH(a_fork_while_contexts_are_opened_and_closed_leaves_the_child_working,
+          NOT_BESIDE_LIBXENLIGHT | NOT_UNDER_VALGRIND)
 {
     libxl_ctx *ctx = open_context();
     pthread_t thread;

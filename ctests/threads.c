@@ -51,6 +51,8 @@ static void finish_stirring(pthread_t thread)
     finish(thread);
 }
 
+static atomic_bool stop;
+
 /* ---- threads that sleep ---- */
 
 /* A thread in event_wait, for one event. */
@@ -306,12 +308,109 @@ DOMAIN_TEST(an_enable_in_one_thread_serves_another_that_polls_already)
     serve_one_that_waits_already(poll_for_one);
 }
 
+/* Wants nothing, and tells how many events it has been shown. */
+static atomic_size_t seen_by_the_picky;
+
+static int want_nothing(const libxl_event *event, void *unused)
+{
+    (void)event, (void)unused;
+    seen_by_the_picky++;
+    return 0;
+}
+
+static void *wait_for_nothing(void *arg)
+{
+    struct waiter *waiter = arg;
+    libxl_event *event;
+
+    waiter->id = gettid();
+    libxl_event_wait(waiter->ctx, &event, LIBXL_EVENTMASK_ALL, want_nothing, NULL);
+    FAIL("an event that nobody wanted");
+}
+
+/*
+ * The loop has asked what to poll, and another thread, to which it is of no use, finds the event before the loop polls. All
+ * descriptors but one for this case are quiet then.
+ */
+DOMAIN_TEST(an_event_that_a_thread_in_event_wait_finds_and_leaves_wakes_the_loop)
+{
+    static struct waiter waiter;
+    libxl_ctx *ctx = open_context();
+    uint32_t domid;
+    int i;
+
+    enable(ctx, NOBODY, 1);
+    expect_death(ctx, NOBODY, 1);
+    waiter.ctx = ctx;
+    start(wait_for_nothing, &waiter);
+    for (i = 0; i < 20; i++) {
+        struct polled polled;
+        libxl_event *event;
+        libxl_ev_user user = (libxl_ev_user)(10 + i);
+
+        WAIT_UNTIL(is_asleep(&waiter));
+        domid = host_create();
+        enable(ctx, domid, user);
+        while (poll_once(ctx, 0))
+            ;
+        before_poll(ctx, &polled, OURS("wakes-the-loop") ? -1 : 20);
+        seen_by_the_picky = 0;
+        host_destroy(domid);
+        host_settle();
+        WAIT_UNTIL(seen_by_the_picky == 1);
+        CHECK_EQUAL(poll_now(&polled), OURS("wakes-the-loop") ? 1 : 0);
+        after_poll(ctx, &polled);
+        CHECK_EQUAL(libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, is_for_user, &user), 0);
+        check_death(event, domid, user);
+        libxl_event_free(ctx, event);
+    }
+    /* Its context can't be freed: a thread is in it for good. */
+}
+
+static void *poll_until_stopped(void *ctx)
+{
+    struct polled polled;
+
+    while (!stop) {
+        before_poll(ctx, &polled, 0);
+        poll_now(&polled);
+        after_poll(ctx, &polled);
+    }
+    return NULL;
+}
+
+/* Over and over: who comes first differs. */
+DOMAIN_TEST(an_event_that_the_loop_finds_and_leaves_wakes_a_thread_in_event_wait)
+{
+    enum { FIRST = 100, ROUNDS = 300 };
+    static atomic_size_t count;
+    static struct waiter waiter;
+    libxl_ctx *ctx = open_context();
+    pthread_t loop;
+    uint32_t i;
+
+    host_create_many(FIRST, ROUNDS);
+    for (i = 0; i < ROUNDS; i++)
+        enable(ctx, FIRST + i, i);
+    loop = start(poll_until_stopped, ctx);
+    for (i = 0; i < ROUNDS; i++) {
+        start_waiters(&waiter, 1, ctx, &count);
+        host_destroy(FIRST + i);
+        wait_for_count(&count, 1);
+        finish(waiter.thread);
+        CHECK_EQUAL(waiter.got, i);
+    }
+    stop = true;
+    finish(loop);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
 /* ---- many events ---- */
 
 /* How often the death of each domid has been fetched; how many in all. */
 static atomic_uchar deaths[40000];
 static atomic_size_t total_deaths;
-static atomic_bool stop;
 
 static void note_death(const libxl_event *event)
 {
