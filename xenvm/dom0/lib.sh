@@ -49,11 +49,18 @@ wait_for() {
     done
 }
 
-# Empty: xl as it is.  The library: xl with it.
+# xl as it is; with the library preloaded; a copy that needs the library.
 preload=
-with_library() { preload=$XLEVENT_LIB; }
-without_library() { preload=; }
-run_xl() { LD_PRELOAD=$preload xl "$@"; }
+xl_program=xl
+without_library() { preload='' xl_program=xl; }
+with_library() { preload=$XLEVENT_LIB xl_program=xl; }
+with_relinked_xl() { preload='' xl_program=/usr/lib/relinked/xl; }
+has_library() { [ -n "$preload" ] || [ "$xl_program" != xl ]; }
+run_xl() { LD_PRELOAD=$preload "$xl_program" "$@"; }
+
+# Up to 4.19 xl takes a suspend for the end and leaves; then it waits on.
+xen_minor=$(cat /sys/hypervisor/version/minor)
+xl_leaves_at_suspend() { ! has_library && [ "$xen_minor" -lt 20 ]; }
 
 # Which event library is a process using?
 uses_library() { grep -q '/libxlevent\.so' "/proc/$1/maps"; }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # shellcheck shell=bash disable=SC2009,SC2034,SC2154,SC2317
 # Pieces of a domain's life under unmodified xl.  Each is one function that works
-# alike with and without the library ($preload), asserts what must hold in any
+# alike with and without the library (has_library), asserts what must hold in any
 # case, and leaves a transcript: every xl command with its output and exit
 # status, and the log of xl's monitor, without the numbers that differ from run
 # to run.
@@ -51,7 +51,7 @@ must() {
 normalise() {
     sed -E 's/(domain|Domain|domid) [0-9]+/\1 N/g; s/pid [0-9]+/pid P/g
             s#(/vbd|/libxl)/[0-9]+/#\1/N/#g; s#0x[0-9a-f]+/0x[0-9a-f]+/[0-9]+#INFO#
-            s/^(guest +)[0-9]+( +[0-9]+ +[0-9]+) .*/\1N\2 STATE TIME/
+            s/^guest +[0-9]+( +[0-9]+ +[0-9]+) .*/guest N\1 STATE TIME/
             s/^(51728 +0 +)[0-9]+( +[0-9]+) +[0-9]+ +[0-9]+ /\1N\2 PORT GRANT /
             /xc: progress/d'
 }
@@ -161,18 +161,21 @@ piece_block() {
     rm /tmp/disk
 }
 
-# A save destroys the domain.  xl's monitor as it is hears of the suspend and
-# leaves; with the library it hears of the end.
+# A save destroys the domain.  xl's monitor as it is hears of the suspend first;
+# with the library it hears of the end alone.
 piece_save_restore() {
     start_linux
     x 0 save guest /tmp/saved
     must "the guest is still there" wait_for is_gone guest
     must "xl's monitor is still there" wait_for no_xl_left
-    if [ -z "$preload" ]; then
-        log_must_say "Domain N has shut down, reason code 2" "Domain has suspended." "Done. Exiting now"
-    else
+    if has_library; then
         log_must_say "Domain N has been destroyed."
         log_must_not_say suspended
+    elif xl_leaves_at_suspend; then
+        log_must_say "Domain N has shut down, reason code 2" "Domain has suspended." "Done. Exiting now"
+    else
+        log_must_say "Domain N has shut down, reason code 2" "Domain has suspended." "Continue waiting for domain N" \
+            "Domain N has been destroyed."
     fi
     rm -f /var/log/xen/xl-guest.log
     x 0 restore /tmp/saved
@@ -184,9 +187,9 @@ piece_save_restore() {
     log_must_say "Domain N has shut down, reason code 0" "Action for shutdown reason code 0 is destroy" "Done. Exiting now"
 }
 
-# A checkpoint: the domain is saved and runs on.  xl's monitor as it is leaves at
-# the suspend, and nobody cleans up when the domain powers off; with the library
-# it stays until then.
+# A checkpoint: the domain is saved and runs on.  Where xl takes the suspend for
+# the end, its monitor leaves, and nobody cleans up when the domain powers off;
+# with the library it stays until then, and speaks of no suspend.
 piece_checkpoint() {
     local monitor status log=/tmp/monitor.log
     run_xl create -F "$(linux_config guest)" >$log 2>&1 </dev/null &
@@ -194,9 +197,8 @@ piece_checkpoint() {
     must "the guest did not start" wait_for linux_is_up guest
     x 0 save -c guest /tmp/saved
     rm -f /tmp/saved
-    if [ -z "$preload" ]; then
+    if xl_leaves_at_suspend; then
         must "the monitor did not leave at the checkpoint" wait_for has_ended $monitor
-        must "the monitor did not speak of a suspend" grep -q 'Domain has suspended' $log
         must "the domain does not run" is_there guest
         x 0 shutdown -w guest
         # It stays as it is, for good: nobody is there to see it.
@@ -207,8 +209,12 @@ piece_checkpoint() {
         x 0 shutdown -w guest
         must "the monitor did not clean up" wait_for is_gone guest
         must "the monitor is still there" wait_for has_ended $monitor
-        must "the monitor spoke of a suspend" bash -c "! grep -q suspended $log"
         must "the monitor did not see the power-off" grep -q 'Action for shutdown reason code 0 is destroy' $log
+    fi
+    if has_library; then
+        must "the monitor spoke of a suspend" bash -c "! grep -q suspended $log"
+    else
+        must "the monitor did not speak of a suspend" grep -q 'Domain has suspended' $log
     fi
     kill $monitor 2>/dev/null
     wait $monitor

@@ -6,6 +6,7 @@
 # The cache of a release ($cache) holds
 #   apt/     a private apt: lists, downloaded packages
 #   root/    the packages of dom0, unpacked
+#   sysroot/ headers and libraries to build programs for dom0 with, unpacked
 #   boot/    the hypervisor's and the kernel's files, unpacked
 #   image/   what QEMU starts, and the guests (replaced as a whole)
 # Each part has a stamp beside it (NAME.stamp) that says from what it was made;

@@ -5,6 +5,7 @@
 #   image/xen           the hypervisor, uncompressed (QEMU's multiboot wants it so)
 #   image/vmlinuz       dom0's kernel
 #   image/dom0.cpio     dom0's whole file system
+#   image/addons/       what only some scenarios need, to be unpacked over it: libvirt.cpio
 #   image/guests/       mini (our own kernel), vmlinux and linux.cpio (Linux PV)
 #
 # Tests, libraries and scenarios are not in it: they come through the shared
@@ -29,22 +30,28 @@ lib_dir=usr/lib/x86_64-linux-gnu
 
 # Bring image/ up to date.  With "refresh", look for newer packages as well.
 ensure_image() {
-    local mode=${1:-} root_stamp boot_stamp image_stamp
+    local mode=${1:-} root_stamp sysroot_stamp boot_stamp image_stamp
     if [ "$mode" != refresh ] && image_is_current; then
         return 0
     fi
-    need_host cpio=cpio modprobe=kmod xz=xz-utils gcc=gcc ld=binutils awk=gawk
+    need_host cpio=cpio modprobe=kmod xz=xz-utils zstd=zstd gcc=gcc ld=binutils awk=gawk patchelf=patchelf \
+        "$debian_keyring=debian-archive-keyring"
     lock_cache
-    if [ "$mode" = refresh ] || [ ! -s "$cache/packages" ]; then
-        if ! step "looking up the packages of Xen $release" resolve_packages; then
-            [ -s "$cache/packages" ] || die "no package list, and none from before"
+    if [ "$mode" = refresh ] || ! is_made packages "$(packages_stamp)"; then
+        if step "looking up the packages of Xen $release" resolve_packages; then
+            packages_stamp >"$cache/packages.stamp"
+        else
+            is_made packages "$(packages_stamp)" || die "no package list, and none from before"
             say "going on with the packages from before"
         fi
     fi
     root_stamp=$(part_stamp root)
+    sysroot_stamp=$(part_stamp sysroot)
     boot_stamp=$(part_stamp boot)
     image_stamp=$(image_stamp)
     is_made root "$root_stamp" || step "unpacking dom0's packages" make_part root "$root_stamp" unpack_packages root
+    is_made sysroot "$sysroot_stamp" ||
+        step "unpacking what programs are built with" make_part sysroot "$sysroot_stamp" unpack_packages sysroot
     is_made boot "$boot_stamp" || step "unpacking the hypervisor and the kernel" make_part boot "$boot_stamp" unpack_packages boot
     is_made image "$image_stamp" || step "building the image" make_part image "$image_stamp" build_image
     prune_packages
@@ -52,7 +59,13 @@ ensure_image() {
 }
 
 image_is_current() {
-    [ -s "$cache/packages" ] && is_made image "$(image_stamp)"
+    is_made packages "$(packages_stamp)" && is_made image "$(image_stamp)" &&
+        is_made sysroot "$(part_stamp sysroot)"
+}
+
+# The list of packages is made from the release's names.
+packages_stamp() {
+    cat "$release_file" "$xenvm/lib/packages.sh" | sha256sum | cut -d' ' -f1
 }
 
 # What a part is made from: its packages and the scripts that make it.
@@ -63,6 +76,7 @@ part_stamp() {
 image_stamp() {
     {
         cat "$cache/packages" "$release_file" "$xenvm/lib/packages.sh" "$xenvm/lib/image.sh" "$xenvm/dom0/init"
+        cat "$xenvm/lib/libvirt.sh"
         cat "$xenvm"/guest/*
     } | sha256sum | cut -d' ' -f1
 }
@@ -71,7 +85,7 @@ build_image() {
     local out=$1 kernel work=$1/work
     kernel=$(cd "$cache/boot/boot" && compgen -G 'vmlinuz-*')
     kernel=${kernel#vmlinuz-}
-    mkdir -p "$work" "$out/guests"
+    mkdir -p "$work" "$out/guests" "$out/addons"
 
     zcat "$cache/boot/$release_hypervisor" >"$out/xen"
     cp "$cache/boot/boot/vmlinuz-$kernel" "$out/vmlinuz"
@@ -79,6 +93,8 @@ build_image() {
 
     build_dom0_root "$work/dom0" "$kernel"
     pack "$work/dom0" "$out/dom0.cpio"
+    build_libvirt_root "$work/libvirt" "$work/dom0"
+    pack "$work/libvirt" "$out/addons/libvirt.cpio"
     build_guest_root "$work/guest" "$kernel"
     pack "$work/guest" "$out/guests/linux.cpio"
     unpack_kernel "$out/vmlinuz" >"$out/guests/vmlinux"
@@ -99,8 +115,25 @@ libraries_of() {
              $2 == "=>" { print $3 } '
 }
 
+# add_program ROOT FILE [BASE]: a program of the dom0 root with its libraries, but
+# for those that BASE has already.
+add_program() {
+    local list library base=${3:-$1}
+    install -D -m 755 "$cache/root/$2" "$1/$2"
+    list=$(libraries_of "$cache/root/$2")
+    for library in $list; do
+        [ -e "$base/$lib_dir/${library##*/}" ] || install -D -m 755 "$library" "$1/$lib_dir/${library##*/}"
+    done
+}
+
+# relink FROM TO: a copy that needs our library, first of all: without preloading.
+relink() {
+    mkdir -p "${2%/*}"
+    patchelf --add-needed libxlevent.so.1 --output "$2" "$1"
+}
+
 build_dom0_root() {
-    local dom0=$1 kernel=$2 root=$cache/root file library list
+    local dom0=$1 kernel=$2 root=$cache/root file library
     mkdir -p "$dom0"/{proc,sys,dev,tmp,root,run,etc,host,usr/{bin,sbin,lib64},"$lib_dir",var/{log/xen/console,lib/xen,lib/xenstored}}
     for file in bin sbin lib lib64; do
         ln -s "usr/$file" "$dom0/$file"
@@ -110,11 +143,7 @@ build_dom0_root() {
 
     cp "$root/usr/lib64/ld-linux-x86-64.so.2" "$dom0/usr/lib64/"
     for file in "${dom0_programs[@]}"; do
-        install -D -m 755 "$root/$file" "$dom0/$file"
-        list=$(libraries_of "$root/$file")
-        for library in $list; do
-            install -D -m 755 "$library" "$dom0/$lib_dir/${library##*/}"
-        done
+        add_program "$dom0" "$file"
     done
     for library in "${dom0_libraries[@]}"; do
         # Some are absent from some releases; whatever a program needs is caught above.
@@ -130,6 +159,7 @@ build_dom0_root() {
     for file in "$dom0/$release_utils"/*; do
         ln -s "/$release_utils/${file##*/}" "$dom0/usr/sbin/${file##*/}"
     done
+    relink "$root/$release_utils/xl" "$dom0/usr/lib/relinked/xl"
     cp -r "$root/etc/xen" "$dom0/etc/"
     printf 'root:x:0:0:root:/root:/bin/bash\n' >"$dom0/etc/passwd"
     printf 'root:x:0:\n' >"$dom0/etc/group"
@@ -195,7 +225,7 @@ unpack_kernel() {
     # The last four bytes are the unpacked size, not part of an xz or zstd stream.
     case $magic in
         fd377a58) slice "$1" $offset $((length - 4)) | xz -dc ;;
-        28b52ffd) need_host zstd=zstd; slice "$1" $offset $((length - 4)) | zstd -qdc ;;
+        28b52ffd) slice "$1" $offset $((length - 4)) | zstd -qdc ;;
         1f8b*) slice "$1" $offset "$length" | zcat ;;
         *) die "unknown compression of $1 ($magic)" ;;
     esac

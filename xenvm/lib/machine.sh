@@ -3,8 +3,8 @@
 # The machine: the shared folder, QEMU, and watching over it.
 #
 # The shared folder carries everything both ways.  In: dom0/ (the script that
-# runs there, and what scenarios share), scenarios/, guests/, lib/ and bin/
-# (what is under test), command (what to run).  Out: booted (dom0 is up),
+# runs there, and what scenarios share), scenarios/, guests/, addons/, lib/ and
+# bin/ (what is under test), command (what to run).  Out: booted (dom0 is up),
 # output (what the scenario prints), status (its exit status, written last),
 # logs/ (Xen's logs).
 
@@ -13,13 +13,15 @@ memory_mib=${XLEVENT_VM_MEMORY:-3072}
 
 # prepare_share SHARE COMMAND...
 prepare_share() {
-    local share=$1
+    local share=$1 part
     shift
     rm -rf "$share"
     mkdir -p "$share"/{lib,bin,logs}
     cp -r "$xenvm/dom0" "$xenvm/scenarios" "$share/"
-    # Nothing writes to the guests, so a link is as good as a copy.
-    cp -rl "$cache/image/guests" "$share/" 2>/dev/null || cp -r "$cache/image/guests" "$share/"
+    # Nothing writes to these, so a link is as good as a copy.
+    for part in guests addons; do
+        cp -rl "$cache/image/$part" "$share/" 2>/dev/null || cp -r "$cache/image/$part" "$share/"
+    done
     printf '%q ' "$@" >"$share/command"
 }
 

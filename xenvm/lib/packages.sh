@@ -6,8 +6,12 @@
 # included, so the virtual machine depends on nothing that the host has, and
 # may be of another Debian release.  The mirrors are the host's own.
 #
-# $cache/packages is the resolved list ("name version", one a line); all else
+# $cache/packages is the resolved list ("kind name version", one a line; the
+# kinds are root, sysroot and boot: what is made from them); all else
 # is made from it.  `vm build` resolves anew, `vm run` takes what is there.
+
+# Its keys are those of all releases, also of those after the host's.
+debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 private_apt() {
     local command=$1
@@ -20,18 +24,28 @@ private_apt() {
 
 # The host's own mirrors of Debian, with the suites of the release.
 write_sources() {
-    local host keyring=/usr/share/keyrings/debian-archive-keyring.gpg option=
+    local host
     # shellcheck source=/dev/null
     host=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-    [ ! -f $keyring ] || option="[signed-by=$keyring] "
     # shellcheck disable=SC2016 # the $(...) are apt's
     apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' | sort -u |
         while read -r uri codename; do
             case $codename in
-                "$host") echo "deb $option$uri $release_suite main" ;;
-                "$host-security") echo "deb $option$uri $release_suite-security main" ;;
+                "$host") write_source "$uri" "$release_suite" ;;
+                "$host-security") write_source "$uri" "$release_suite-security" ;;
             esac
         done
+}
+
+# write_source URI SUITE
+write_source() { echo "deb [signed-by=$debian_keyring] $1 $2 main"; }
+
+# closure_of KIND PACKAGE...
+closure_of() {
+    local kind=$1
+    shift
+    private_apt apt-get -s install --no-install-recommends "$@" |
+        awk -v kind="$kind" '$1 == "Inst" { print kind, $2, substr($3, 2) }'
 }
 
 resolve_packages() {
@@ -44,18 +58,23 @@ resolve_packages() {
         as_root apt-get update -qq
         sources=$(write_sources)
     fi
-    [ -n "$sources" ] || { say "apt knows no Debian mirror here"; return 1; }
+    if [ -z "$sources" ]; then
+        say "apt knows no mirror of Debian here: taking deb.debian.org"
+        sources=$(write_source http://deb.debian.org/debian "$release_suite"
+            write_source http://deb.debian.org/debian-security "$release_suite-security")
+    fi
     printf '%s\n' "$sources" >"$cache/apt/sources"
     private_apt apt-get update -qq || return 1
     kernel=$(private_apt apt-cache depends "$release_kernel_package" | awk '$1 == "Depends:" { print $2; exit }')
     [ -n "$kernel" ] || { say "no package $release_kernel_package in $release_suite"; return 1; }
     {
-        private_apt apt-get -s install --no-install-recommends "${release_dom0_packages[@]}" |
-            awk '$1 == "Inst" { print "root", $2, substr($3, 2) }'
+        closure_of root "${release_dom0_packages[@]}" "${release_libvirt_packages[@]}"
+        closure_of sysroot "${release_sysroot_packages[@]}"
         private_apt apt-cache policy "$kernel" "$release_hypervisor_package" |
             awk '/^[^ ].*:$/ { name = substr($1, 1, length($1) - 1) } $1 == "Candidate:" { print "boot", name, $2 }'
     } >"$cache/packages.new"
-    [ "$(grep -c '^boot ' "$cache/packages.new")" = 2 ] && grep -q '^root .*xen-utils' "$cache/packages.new" ||
+    [ "$(grep -c '^boot ' "$cache/packages.new")" = 2 ] && grep -q '^root .*xen-utils' "$cache/packages.new" &&
+        grep -q '^sysroot libxen-dev' "$cache/packages.new" ||
         { say "the packages of Xen $release could not be resolved"; return 1; }
     mv "$cache/packages.new" "$cache/packages"
 }

@@ -21,6 +21,11 @@ fi
 event_lib=${EVENTLIB:-}
 [ -n "$event_lib" ] || event_lib=$([ -n "$library" ] && echo xlevent || echo xenlight)
 
+# The programs are built with Xen's headers and libraries of the machine's release.
+# xlevent lies outside of that sysroot, so pkg-config must not put the sysroot's
+# path before its own; Xen's libraries are where the compiler looks anyway.
+sysroot_pkg_config() { with_sysroot env -u PKG_CONFIG_SYSROOT_DIR pkg-config "$@"; }
+
 # stage_programs SHARE: fill lib/ and bin/.
 stage_programs() {
     local share=$1 directory built
@@ -31,14 +36,15 @@ stage_programs() {
     else
         say "no library: xl runs as it is"
     fi
-    if ! pkg-config --exists "$event_lib" && [ -d "$target/stage/lib/pkgconfig" ]; then
+    if ! sysroot_pkg_config --exists "$event_lib" && [ -d "$target/stage/lib/pkgconfig" ]; then
         export PKG_CONFIG_PATH=$target/stage/lib/pkgconfig:${PKG_CONFIG_PATH:-}
     fi
-    pkg-config --exists "$event_lib" || die "pkg-config does not know $event_lib: run \`make stage\` first, or set PKG_CONFIG_PATH"
+    sysroot_pkg_config --exists "$event_lib" || die "pkg-config does not know $event_lib: run \`make stage\` first, or set PKG_CONFIG_PATH"
     # Not straight into the share: make could not cope with a space in its path.
     built=$(mktemp -d)
     for directory in examples ctests/vm ctests; do
-        make -s --no-print-directory -C "$top/$directory" EVENTLIB="$event_lib" OUT="$built" ||
+        with_sysroot env -u PKG_CONFIG_SYSROOT_DIR \
+            make -s --no-print-directory -C "$top/$directory" EVENTLIB="$event_lib" OUT="$built" ||
             { rm -r "$built"; die "could not build $directory"; }
     done
     cp "$built"/* "$share/bin/"

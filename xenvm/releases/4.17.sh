@@ -14,3 +14,7 @@ release_dom0_packages=(
     base-files libc6 libgcc-s1 bash dash coreutils util-linux mount bsdutils grep
     busybox-static xen-utils-4.17 xen-utils-common xenstore-utils
 )
+# What the scenario `libvirt` adds to it.
+release_libvirt_packages=(libvirt-daemon libvirt-daemon-driver-xen libvirt-clients)
+# Programs for dom0 are built with the headers and libraries of these.
+release_sysroot_packages=(base-files libc6-dev libxen-dev)
