@@ -589,13 +589,25 @@ void libxl_evdisable_domain_death(libxl_ctx *ctx,
 /**
  * Asks for the ejections of a virtual CD drive by its guest.
  *
- * `vdev` is the drive's name in the guest, such as `hdc`; the string is copied. Each ejection gives one
- * LIBXL_EVENT_TYPE_DISK_EJECT with `domid`, `user` and, in `u.disk_eject`, the drive.
+ * `vdev` is the drive's name, such as `hdc` or `xvdb`; it is copied. Each ejection gives one
+ * LIBXL_EVENT_TYPE_DISK_EJECT with `domid` and `user`. In it, `u.disk_eject.vdev` is a copy of `vdev`, and
+ * `u.disk_eject.disk` is the drive without its medium: `vdev` as xenstore had it at the time of this call, or NULL if it
+ * had none; `backend_domid` and `backend` as they are now, as far as libxl tells backends apart here; `pdev_path` empty,
+ * `format` LIBXL_DISK_FORMAT_EMPTY, `removable` and `is_cdrom` 1, everything else as libxl_device_disk_init leaves it.
+ * The guest has written what these come from: believe in no string and in no number of it.
  *
- * This goes to libxenlight, which must be in the process: without it the answer is ERROR_NI.
+ * If the domain has a stub domain at the time of this call, the drive is a device of that. Neither the domain nor the
+ * drive need be there yet. An ejection that is there already, and that nobody has taken notice of, counts.
  *
- * Returns 0 and a handle in `*evgen_out`, or an error: ERROR_INVAL for a NULL or unknown `ctx`, a NULL `vdev` or
- * `evgen_out`, otherwise as libxl_evenable_domain_death.
+ * An ejection is acknowledged in xenstore before it is told. Several generators in one context for one drive each give
+ * their own event, the generator enabled last first; of several contexts, or processes, that watch one drive, the first
+ * to take notice of an ejection leaves nothing to see for the others. One that cannot be acknowledged is told once, and
+ * its acknowledgement tried again later. One of a drive that is being removed is acknowledged and not told.
+ *
+ * Waits for xenstored's answers. Returns 0 and a handle in `*evgen_out`; ERROR_INVAL for a NULL or unknown `ctx`, a NULL
+ * `evgen_out`, a `vdev` that is NULL or no name of a disk, or if called by an fd_register or fd_deregister hook;
+ * ERROR_FAIL also while xenstored is away; otherwise as libxl_evenable_domain_death. On an error nothing is left behind,
+ * `*evgen_out` is as it was, and a later try may succeed.
  *
  * # Safety
  *
@@ -610,13 +622,16 @@ int libxl_evenable_disk_eject(libxl_ctx *ctx,
 /**
  * Stops a generator of disk-eject events, and makes its handle invalid.
  *
- * As libxl_evdisable_domain_death: NULL does nothing, an unknown handle is logged and ignored.
+ * As libxl_evdisable_domain_death: events that it has produced are still delivered, NULL does nothing, and an unknown
+ * handle, that of another kind of generator too, is logged and ignored. May be called from any thread and from event
+ * callbacks.
  *
  * # Safety
  *
  * No requirement beyond those of all functions: the handle is looked up, not followed.
  */
-void libxl_evdisable_disk_eject(libxl_ctx *ctx, libxl_evgen_disk_eject *evgen);
+void libxl_evdisable_disk_eject(libxl_ctx *ctx,
+                                libxl_evgen_disk_eject *evgen);
 
 /*
  * ==== The application's event loop ====

@@ -4,7 +4,7 @@
 //! Nothing is decided when we are loaded, since a preloaded library lands in every child process too: the first
 //! `libxl_ctx_alloc` asks. Once found, libxenlight is there for good.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::dynlib::{Library, function};
@@ -54,8 +54,6 @@ functions! {
     libxl_osevent_register_hooks(RealCtx, *const c_void, *mut c_void);
     libxl_osevent_occurred_fd(RealCtx, *mut c_void, c_int, i16, i16);
     libxl_osevent_occurred_timeout(RealCtx, *mut c_void);
-    libxl_evenable_disk_eject(RealCtx, u32, *const c_char, u64, *mut *mut c_void) -> c_int;
-    libxl_evdisable_disk_eject(RealCtx, *mut c_void);
     libxl_childproc_setmode(RealCtx, *const c_void, *mut c_void);
     libxl_childproc_reaped(RealCtx, libc::pid_t, c_int) -> c_int;
     libxl_childproc_sigchld_occurred(RealCtx);

@@ -3,14 +3,13 @@
 //!
 //! A handle is an opaque number made to look like a pointer; it is looked up in its context and never dereferenced.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 
 use super::ctx::libxl_ctx;
 use super::entry::entry;
-use super::handle::{context, failed, invalid, real};
+use super::handle::{context, failed, invalid};
 use crate::abi::*;
-use crate::error::Error;
-use crate::evgen::monitor::Key;
+use crate::evgen::{disk_eject, monitor};
 
 /// What `libxl_evgen_domain_death` names. Applications see the pointer alone.
 pub struct libxl__evgen_domain_death {
@@ -84,7 +83,7 @@ pub unsafe extern "C" fn libxl_evdisable_domain_death(ctx: *mut libxl_ctx, evgen
             return;
         }
         let Ok(context) = context(name, ctx) else { return };
-        if let Err(error) = context.disable_domain_death(Key::from(evgen.addr() as u64)) {
+        if let Err(error) = context.disable_domain_death(monitor::Key::from(evgen.addr() as u64)) {
             failed(&context, name, &error);
         }
     })
@@ -100,13 +99,25 @@ pub type libxl_evgen_disk_eject = libxl__evgen_disk_eject;
 
 /// Asks for the ejections of a virtual CD drive by its guest.
 ///
-/// `vdev` is the drive's name in the guest, such as `hdc`; the string is copied. Each ejection gives one
-/// LIBXL_EVENT_TYPE_DISK_EJECT with `domid`, `user` and, in `u.disk_eject`, the drive.
+/// `vdev` is the drive's name, such as `hdc` or `xvdb`; it is copied. Each ejection gives one
+/// LIBXL_EVENT_TYPE_DISK_EJECT with `domid` and `user`. In it, `u.disk_eject.vdev` is a copy of `vdev`, and
+/// `u.disk_eject.disk` is the drive without its medium: `vdev` as xenstore had it at the time of this call, or NULL if it
+/// had none; `backend_domid` and `backend` as they are now, as far as libxl tells backends apart here; `pdev_path` empty,
+/// `format` LIBXL_DISK_FORMAT_EMPTY, `removable` and `is_cdrom` 1, everything else as libxl_device_disk_init leaves it.
+/// The guest has written what these come from: believe in no string and in no number of it.
 ///
-/// This goes to libxenlight, which must be in the process: without it the answer is ERROR_NI.
+/// If the domain has a stub domain at the time of this call, the drive is a device of that. Neither the domain nor the
+/// drive need be there yet. An ejection that is there already, and that nobody has taken notice of, counts.
 ///
-/// Returns 0 and a handle in `*evgen_out`, or an error: ERROR_INVAL for a NULL or unknown `ctx`, a NULL `vdev` or
-/// `evgen_out`, otherwise as libxl_evenable_domain_death.
+/// An ejection is acknowledged in xenstore before it is told. Several generators in one context for one drive each give
+/// their own event, the generator enabled last first; of several contexts, or processes, that watch one drive, the first
+/// to take notice of an ejection leaves nothing to see for the others. One that cannot be acknowledged is told once, and
+/// its acknowledgement tried again later. One of a drive that is being removed is acknowledged and not told.
+///
+/// Waits for xenstored's answers. Returns 0 and a handle in `*evgen_out`; ERROR_INVAL for a NULL or unknown `ctx`, a NULL
+/// `evgen_out`, a `vdev` that is NULL or no name of a disk, or if called by an fd_register or fd_deregister hook;
+/// ERROR_FAIL also while xenstored is away; otherwise as libxl_evenable_domain_death. On an error nothing is left behind,
+/// `*evgen_out` is as it was, and a later try may succeed.
 ///
 /// # Safety
 ///
@@ -128,17 +139,24 @@ pub unsafe extern "C" fn libxl_evenable_disk_eject(
         if vdev.is_null() || evgen_out.is_null() {
             return invalid(&context, name, "the disk's name or the place for the handle is NULL");
         }
-        let Some((real, ctx)) = real(ctx) else {
-            return failed(&context, name, &Error::NotImplemented("watching a disk"));
-        };
-        // SAFETY: the caller's arguments, and the context that stands beside ours.
-        unsafe { (real.libxl_evenable_disk_eject)(ctx, domid, vdev, user, evgen_out.cast()) }
+        // SAFETY: not null, so a string.
+        let vdev = unsafe { CStr::from_ptr(vdev) };
+        match context.enable_disk_eject(domid, vdev, user) {
+            Ok(key) => {
+                // SAFETY: not null, so writable.
+                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_disk_eject };
+                0
+            }
+            Err(error) => failed(&context, &format!("{name}: domain {domid}, disk {vdev:?}"), &error),
+        }
     })
 }
 
 /// Stops a generator of disk-eject events, and makes its handle invalid.
 ///
-/// As libxl_evdisable_domain_death: NULL does nothing, an unknown handle is logged and ignored.
+/// As libxl_evdisable_domain_death: events that it has produced are still delivered, NULL does nothing, and an unknown
+/// handle, that of another kind of generator too, is logged and ignored. May be called from any thread and from event
+/// callbacks.
 ///
 /// # Safety
 ///
@@ -151,12 +169,8 @@ pub unsafe extern "C" fn libxl_evdisable_disk_eject(ctx: *mut libxl_ctx, evgen: 
             return;
         }
         let Ok(context) = context(name, ctx) else { return };
-        match real(ctx) {
-            // SAFETY: the handle is one that libxenlight gave for this context.
-            Some((real, ctx)) => unsafe { (real.libxl_evdisable_disk_eject)(ctx, evgen.cast()) },
-            None => {
-                invalid(&context, name, "no generator has this handle");
-            }
+        if let Err(error) = context.disable_disk_eject(disk_eject::Key::from(evgen.addr() as u64)) {
+            failed(&context, name, &error);
         }
     })
 }

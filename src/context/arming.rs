@@ -1,27 +1,58 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What we are connected to: the application's loop, the hypervisor, xenstored's watch; and getting it back.
+//! What we are connected to: the application's loop, the hypervisor, xenstored's watches; and getting it back.
 //!
 //! These steps wait, or call the application, so they are done without the lock. The *gate* makes each one step for
 //! others: its holder alone changes `armed`, `registered` and the connections, and whoever depends on them waits for it
 //! to open. The thread that holds it may come in again (from a hook), and is let through.
 
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::pthread::pthread_self;
 use parking_lot::MutexGuard;
 
+use super::eject::EJECT_NODE;
 use super::outbox::Item;
 use super::turn::{Later, Token};
 use super::{Context, State, log_later};
 use crate::error::{Error, Result};
+use crate::evgen::disk_eject::DriveId;
+use crate::evgen::vbd::Frontend;
 use crate::reactor::{Monotonic, now};
 use crate::xen::hypervisor::Hypervisor;
 use crate::xen::log::{Level, Line};
 use crate::xen::store::{RELEASE_DOMAIN, Store};
 
-/// The token of our watch: seen by xenstored and its logs alone.
-const WATCH_TOKEN: &std::ffi::CStr = c"xlevent";
+/// What a watch is for. Its token says so; xenstored and its logs see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// Domains that end.
+    Release,
+    /// A drive.
+    Drive(DriveId),
+}
+
+const RELEASE_TOKEN: &CStr = c"xlevent";
+/// Before a drive's number.
+const DRIVE_TOKEN: &str = "xlevent-drive-";
+
+impl Watch {
+    /// The watch of this token. Costs no allocation: there may be a firing for every domain of the host.
+    pub(super) fn of(token: &CStr) -> Option<Watch> {
+        if token == RELEASE_TOKEN {
+            return Some(Watch::Release);
+        }
+        let number = token.to_str().ok()?.strip_prefix(DRIVE_TOKEN)?;
+        Some(Watch::Drive(DriveId(number.parse().ok()?)))
+    }
+
+    /// A drive's token.
+    pub(super) fn drive_token(id: DriveId) -> CString {
+        // Letters and a number: there is no zero byte to fail for.
+        CString::new(format!("{DRIVE_TOKEN}{}", id.0)).unwrap_or_default()
+    }
+}
 
 /// A time without xenstored.
 #[derive(Debug)]
@@ -40,7 +71,7 @@ const DISASTER_AFTER: Duration = Duration::from_secs(60);
 
 impl Context {
     /// Waits for the gate, and takes it; false if this thread has it already.
-    fn enter_gate(&self, state: &mut MutexGuard<'_, State>) -> bool {
+    pub(super) fn enter_gate(&self, state: &mut MutexGuard<'_, State>) -> bool {
         // Not std's number of the thread: the first question for it takes memory, which a fork by another thread loses.
         let me = pthread_self();
         while let Some(holder) = state.gate {
@@ -53,7 +84,7 @@ impl Context {
         true
     }
 
-    fn leave_gate(&self, state: &mut State) {
+    pub(super) fn leave_gate(&self, state: &mut State) {
         state.gate = None;
         self.settled.notify_all();
     }
@@ -75,7 +106,7 @@ impl Context {
         result
     }
 
-    fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+    pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         self.register_in_gate(state)?;
         let store = state.store.take();
         let need_hypervisor = state.hypervisor.is_none();
@@ -87,7 +118,7 @@ impl Context {
             } else {
                 None
             };
-            Ok((hypervisor, watched_store(store)?))
+            Ok((hypervisor, watched_store(store, &[])?))
         });
         let result = connected.and_then(|(hypervisor, store)| {
             if hypervisor.is_some() {
@@ -128,17 +159,17 @@ impl Context {
 
     /// Takes the watch away when no generator is left.
     pub(super) fn disarm(&self, state: &mut MutexGuard<'_, State>) {
-        if !state.monitor.is_empty() || !state.armed || !self.enter_gate(state) {
+        if !state.generates_nothing() || !state.armed || !self.enter_gate(state) {
             return;
         }
         // Others may have come and gone while we waited for the gate.
-        if state.monitor.is_empty() && state.armed {
+        if state.generates_nothing() && state.armed {
             state.armed = false;
             state.outage = None;
             if let Some(mut store) = state.store.take() {
                 self.uninstall_store(&store);
                 let (store, result) = MutexGuard::unlocked(state, || {
-                    let result = store.unwatch(RELEASE_DOMAIN, WATCH_TOKEN);
+                    let result = store.unwatch(RELEASE_DOMAIN, RELEASE_TOKEN);
                     store.stop_idling();
                     // A connection that can't take a watch away is of no more use.
                     (result.is_ok().then_some(store), result)
@@ -208,7 +239,7 @@ impl Context {
         self.schedule(state, now() + FIRST_PAUSE, Later::Reconnect);
     }
 
-    /// Looks for xenstored, and sets the watch again. The new watch fires at once, and so everything is looked at: what
+    /// Looks for xenstored, and sets the watches again. A new watch fires at once, and so everything is looked at: what
     /// happened meanwhile is seen, since state is read, not counted.
     pub(super) fn reconnect(&self) {
         let mut state = self.state.lock();
@@ -218,9 +249,12 @@ impl Context {
             return;
         }
         if state.armed && state.store.is_none() {
-            let connected = MutexGuard::unlocked(&mut state, || watched_store(None));
+            let drives: Vec<(DriveId, Frontend)> = state.drives.watched().collect();
+            let connected = MutexGuard::unlocked(&mut state, || watched_store(None, &drives));
             match connected.and_then(|store| self.install_store(&mut state, store)) {
                 Ok(()) => {
+                    // None has come meanwhile, that takes the gate; but some may have gone.
+                    drives.into_iter().for_each(|(id, frontend)| state.give_up_watch(id, frontend));
                     let outage =
                         state.outage.take().map_or(Duration::ZERO, |outage| now().saturating_sub(outage.since));
                     let text = format!("xenstored is back after {:.1} s", outage.as_secs_f64());
@@ -249,15 +283,36 @@ impl Context {
     }
 }
 
-/// A connection with our watch set: the given one if it is still good, else a new one.
-fn watched_store(store: Option<Store>) -> Result<Store> {
+/// A connection with our watches set: the given one if it is still good, else a new one.
+/// A store that is given is one that nothing else was watched on.
+fn watched_store(store: Option<Store>, drives: &[(DriveId, Frontend)]) -> Result<Store> {
     if let Some(mut store) = store {
         // It may be from before a restart of the daemon.
-        if store.watch(RELEASE_DOMAIN, WATCH_TOKEN).is_ok() {
+        if store.watch(RELEASE_DOMAIN, RELEASE_TOKEN).is_ok() {
             return Ok(store);
         }
     }
     let mut store = Store::open()?;
-    store.watch(RELEASE_DOMAIN, WATCH_TOKEN)?;
+    store.watch(RELEASE_DOMAIN, RELEASE_TOKEN)?;
+    for (id, frontend) in drives {
+        store.connection().watch(&frontend.node(EJECT_NODE), &Watch::drive_token(*id))?;
+    }
     Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_firing_is_told_by_its_token() {
+        assert_eq!(Watch::of(RELEASE_TOKEN), Some(Watch::Release));
+        for id in [DriveId(0), DriveId(7), DriveId(u64::MAX)] {
+            assert_eq!(Watch::of(&Watch::drive_token(id)), Some(Watch::Drive(id)));
+        }
+        for token in [c"", c"xlevent-", c"xlevent-drive-", c"xlevent-drive-x", c"xlevent-drive--1", c"drive-1", c"\xff"]
+        {
+            assert_eq!(Watch::of(token), None);
+        }
+    }
 }

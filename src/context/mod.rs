@@ -6,10 +6,11 @@
 //! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `companion` keeps libxenlight's
-//!   descriptors and timeouts.
+//!   descriptors and timeouts, `eject` looks at drives.
 
 mod arming;
 mod companion;
+mod eject;
 #[cfg(test)]
 mod liveness;
 mod outbox;
@@ -29,6 +30,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Queue};
+use crate::evgen::disk_eject::Drives;
 use crate::evgen::domain_death::SuspendRule;
 use crate::evgen::monitor::{Key, Monitor};
 use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
@@ -98,6 +100,7 @@ struct State {
     /// The application has been asked to watch our descriptor. Changed by the gate's holder only.
     registered: bool,
     monitor: Monitor,
+    drives: Drives,
     hypervisor: Option<Hypervisor>,
     store: Option<Store>,
     /// Generators are served: there is a watch, or one is being set again after xenstored went. Changed by the gate's
@@ -122,6 +125,13 @@ struct State {
     /// The application's loop is in a call of ours that it will follow with a look at the queue.
     application_here: bool,
     closed: bool,
+}
+
+impl State {
+    /// There is nothing to generate: xenstored needn't be listened to.
+    fn generates_nothing(&self) -> bool {
+        self.monitor.is_empty() && self.drives.is_empty()
+    }
 }
 
 impl Context {
@@ -157,6 +167,7 @@ impl Context {
             os_hooks: None,
             registered: false,
             monitor: Monitor::new(suspend_rule()),
+            drives: Drives::default(),
             hypervisor,
             store,
             armed: false,
@@ -248,6 +259,8 @@ impl Context {
         let mut state = self.state.lock();
         state.closed = true;
         state.monitor = Monitor::default();
+        // Their watches end with the connection.
+        state.drives = Drives::default();
         state.event_hooks = None;
         self.arrived.notify_all();
         if state.polling {
@@ -289,6 +302,17 @@ impl Context {
             self.reactor.set_timer(deadline);
         }
         id
+    }
+
+    /// Delivers an event that was just made for a domain; `None` if there was no memory for it.
+    fn deliver_new(&self, state: &mut State, event: Option<Event>, domid: u32) {
+        match event {
+            Some(event) => self.deliver(state, event),
+            None => state.outbox.push_back(outbox::Item::Disaster {
+                message: format!("no memory for an event of domain {domid}"),
+                errno: libc::ENOMEM,
+            }),
+        }
     }
 
     /// Puts an event where its subscriber will find it, and wakes who may be waiting for it.

@@ -11,8 +11,10 @@ use parking_lot::MutexGuard;
 use super::companion::dispatch;
 use super::{Context, EventHooks, ForLibxl, State};
 use crate::event::Event;
+use crate::evgen::disk_eject::DriveId;
+use crate::evgen::vbd::Frontend;
 use crate::xen::log::{Level, Line, LogSink, StderrLog};
-use crate::xen::store::Store;
+use crate::xen::store::{Connection, Store};
 
 /// Something to do.
 pub(super) enum Item {
@@ -30,6 +32,10 @@ pub(super) enum Item {
     Reconnect,
     /// A connection to a xenstored that has gone is to be closed, which waits for its thread to end.
     Close(Store),
+    /// A drive is to be looked at.
+    Look(DriveId),
+    /// A drive's watch is to be taken away.
+    Unwatch(Connection, DriveId, Frontend),
 }
 
 impl Context {
@@ -57,6 +63,8 @@ impl Context {
             }
             Item::Reconnect => self.reconnect(),
             Item::Close(store) => drop(store),
+            Item::Look(id) => self.look_at_drive(id),
+            Item::Unwatch(connection, id, frontend) => self.unwatch_drive(&connection, id, frontend),
         }
     }
 

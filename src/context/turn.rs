@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::arming::Watch;
 use super::outbox::Item;
 use super::{Context, State, TimeoutId};
 use crate::event::Event;
+use crate::evgen::disk_eject::DriveId;
 use crate::evgen::domain_death::Report;
 use crate::reactor::now;
 use crate::xen::log::{Level, Line};
+use crate::xen::store::Store;
 
 /// What a source in the reactor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub(super) enum Later {
     Rescan,
     /// Look for xenstored again.
     Reconnect,
+    /// Look at a drive again: the last look failed.
+    Drive(DriveId),
     /// Call libxenlight for descriptors that are always ready.
     AlwaysReady,
     /// A timeout of libxenlight's.
@@ -112,6 +117,7 @@ impl Context {
                             Later::Fresh => fresh = true,
                             Later::Rescan => all = true,
                             Later::Reconnect => state.outbox.push_back(Item::Reconnect),
+                            Later::Drive(id) => state.retry_look(id),
                             Later::AlwaysReady => self.always_ready(state),
                             Later::Libxl(id) => state.companion.passed(id, &mut state.outbox),
                         }
@@ -130,10 +136,19 @@ impl Context {
         }
     }
 
-    /// Takes all firings off xenstored's queue, so that a burst is one scan; whether there were any.
-    fn drain_watches(&self, state: &State) -> bool {
-        let Some(store) = &state.store else { return false };
-        (0..FIRINGS_AT_ONCE).take_while(|_| store.take_firing()).count() > 0
+    /// Takes all firings off xenstored's queue, so that a burst is one scan; whether there were any of domains that ended.
+    /// Drives whose watches have fired are looked at from the outbox.
+    fn drain_watches(&self, state: &mut State) -> bool {
+        let mut released = false;
+        for _ in 0..FIRINGS_AT_ONCE {
+            let Some(firing) = state.store.as_ref().and_then(Store::take_firing) else { break };
+            match Watch::of(firing.token()) {
+                Some(Watch::Release) => released = true,
+                Some(Watch::Drive(id)) => state.ask_for_look(id),
+                None => {}
+            }
+        }
+        released
     }
 
     /// Asks the hypervisor about all watched domains, or about those of new generators.
@@ -184,13 +199,7 @@ impl Context {
     }
 
     fn report(&self, state: &mut State, report: &Report) {
-        match Event::from_report(report) {
-            Some(event) => self.deliver(state, event),
-            None => state.outbox.push_back(Item::Disaster {
-                message: format!("no memory for an event of domain {}", report.domid),
-                errno: Errno::ENOMEM as i32,
-            }),
-        }
+        self.deliver_new(state, Event::from_report(report), report.domid);
     }
 
     fn always_ready(&self, state: &mut State) {

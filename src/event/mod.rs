@@ -6,12 +6,15 @@
 
 mod queue;
 
+use std::ffi::{CStr, c_char};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-use crate::abi::{LIBXL_EVENT_TYPE_DOMAIN_DEATH, LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN, libxl_event, libxl_event_type};
+use crate::abi::*;
 use crate::companion;
+use crate::evgen::disk_eject::DiskEject;
 use crate::evgen::domain_death::{Change, Report};
+use crate::evgen::vbd::{Backend, BackendKind};
 
 pub use queue::Queue;
 
@@ -35,6 +38,8 @@ pub enum Kind {
     },
     /// The domain is being destroyed, or gone.
     DomainDeath,
+    /// The guest has ejected the medium of a CD drive.
+    DiskEject,
     /// Another of libxl's event types.
     Other(libxl_event_type),
 }
@@ -47,21 +52,55 @@ const _: () = assert!(size_of::<libxl_event>() <= ALLOCATION);
 impl Event {
     /// An event of one of the domain generators; `None` if there is no memory for it.
     pub fn from_report(report: &Report) -> Option<Self> {
-        // SAFETY: calloc's result is null or a zeroed allocation, and an all-zero libxl_event is a valid one.
-        let mut raw = NonNull::new(unsafe { libc::calloc(1, ALLOCATION) }.cast::<libxl_event>())?;
-        // SAFETY: freshly allocated, large enough and aligned for anything.
-        let event = unsafe { raw.as_mut() };
-        event.domid = report.domid;
-        event.domuuid.uuid = report.uuid;
-        event.for_user = report.user;
+        let mut event = Event::blank()?;
+        let raw = event.raw_mut();
+        raw.domid = report.domid;
+        raw.domuuid.uuid = report.uuid;
+        raw.for_user = report.user;
         match report.change {
             Change::Shutdown(reason) => {
-                event.r#type = LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN;
-                event.u.domain_shutdown.shutdown_reason = reason;
+                raw.r#type = LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN;
+                raw.u.domain_shutdown.shutdown_reason = reason;
             }
-            Change::Death => event.r#type = LIBXL_EVENT_TYPE_DOMAIN_DEATH,
+            Change::Death => raw.r#type = LIBXL_EVENT_TYPE_DOMAIN_DEATH,
         }
-        Some(Event(raw))
+        Some(event)
+    }
+
+    /// An event of a generator of DISK_EJECT; `None` if there is no memory for it. The disk is the empty drive, as
+    /// `libxl_cdrom_insert` would take it to leave it so; what isn't set here has libxl's default, which is zero.
+    pub fn of_ejection(generator: &DiskEject, backend: Backend) -> Option<Self> {
+        let mut event = Event::blank()?;
+        let raw = event.raw_mut();
+        raw.domid = generator.domid;
+        raw.for_user = generator.user;
+        raw.r#type = LIBXL_EVENT_TYPE_DISK_EJECT;
+        // SAFETY: the member that goes with this type; all zero, it is a disk without a name.
+        let eject = unsafe { &mut *raw.u.disk_eject };
+        let disk = &mut eject.disk;
+        disk.backend_domid = backend.domid;
+        disk.backend = match backend.kind {
+            BackendKind::Unknown => LIBXL_DISK_BACKEND_UNKNOWN,
+            BackendKind::Tap => LIBXL_DISK_BACKEND_TAP,
+            BackendKind::Qdisk => LIBXL_DISK_BACKEND_QDISK,
+        };
+        disk.format = LIBXL_DISK_FORMAT_EMPTY;
+        disk.removable = 1;
+        disk.is_cdrom = 1;
+        // What is there when one fails is freed with the event.
+        eject.vdev = duplicate(&generator.vdev)?;
+        disk.pdev_path = duplicate(c"")?;
+        if let Some(dev) = &generator.dev {
+            disk.vdev = duplicate(dev)?;
+        }
+        Some(event)
+    }
+
+    /// An event that is all zero.
+    fn blank() -> Option<Self> {
+        // SAFETY: no preconditions. The result is null or a zeroed allocation, large enough and aligned for anything, and
+        // an all-zero libxl_event is a valid one.
+        NonNull::new(unsafe { libc::calloc(1, ALLOCATION) }.cast::<libxl_event>()).map(Event)
     }
 
     /// # Safety
@@ -93,6 +132,11 @@ impl Event {
         unsafe { self.0.as_ref() }
     }
 
+    fn raw_mut(&mut self) -> &mut libxl_event {
+        // SAFETY: as above; nobody else refers to it.
+        unsafe { self.0.as_mut() }
+    }
+
     /// The domain that it happened to.
     pub fn domid(&self) -> u32 {
         self.raw().domid
@@ -121,6 +165,7 @@ impl Event {
                 Kind::DomainShutdown { reason: unsafe { self.raw().u.domain_shutdown.shutdown_reason } }
             }
             LIBXL_EVENT_TYPE_DOMAIN_DEATH => Kind::DomainDeath,
+            LIBXL_EVENT_TYPE_DISK_EJECT => Kind::DiskEject,
             other => Kind::Other(other),
         }
     }
@@ -132,9 +177,41 @@ impl Drop for Event {
             // libxenlight knows every type that it may have made.
             // SAFETY: an event that we own, freed once; libxenlight calls this function with a null context itself.
             Some(real) => unsafe { (real.libxl_event_free)(std::ptr::null_mut(), self.0.as_ptr().cast()) },
-            // Alone, all events are ours, and none has strings.
-            // SAFETY: allocated by `from_report`, freed once.
-            None => unsafe { libc::free(self.0.as_ptr().cast()) },
+            // Alone, all events are ours.
+            None => {
+                if self.event_type() == LIBXL_EVENT_TYPE_DISK_EJECT {
+                    // SAFETY: the member that goes with this type.
+                    free_strings(unsafe { &self.raw().u.disk_eject });
+                }
+                // SAFETY: allocated by `blank`, freed once.
+                unsafe { libc::free(self.0.as_ptr().cast()) };
+            }
         }
+    }
+}
+
+/// A copy of a string in memory of the C allocator.
+fn duplicate(text: &CStr) -> Option<*mut c_char> {
+    // SAFETY: a C string.
+    let copy = unsafe { libc::strdup(text.as_ptr()) };
+    (!copy.is_null()).then_some(copy)
+}
+
+/// Frees all strings of an ejection, also those that we leave out: a program may fill them in.
+fn free_strings(eject: &libxl_event_disk_eject) {
+    let disk = &eject.disk;
+    for string in [
+        eject.vdev,
+        disk.backend_domname,
+        disk.pdev_path,
+        disk.vdev,
+        disk.script,
+        disk.colo_host,
+        disk.colo_export,
+        disk.active_disk,
+        disk.hidden_disk,
+    ] {
+        // SAFETY: null, or of the C allocator as all of an event; the event is going away.
+        unsafe { libc::free(string.cast()) };
     }
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What generates events. Pure bookkeeping over looks at the host: nothing here waits, locks or calls anyone back.
 
+pub mod disk_eject;
 pub mod domain_death;
 pub mod monitor;
+pub mod vbd;

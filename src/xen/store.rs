@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A connection to xenstored, its watches, and a way to notice that the daemon has gone.
+//! A connection to xenstored, its watches and nodes, and a way to notice that the daemon has gone.
+//!
+//! A [`Store`] is what its owner connects, watches and gives up. A [`Connection`] is a share in it for who reads nodes
+//! meanwhile, outside the owner's lock: the connection is closed when the last share is dropped, which waits.
 //!
 //! libxenstore tells nobody when its socket is closed: the descriptor for watches just stays silent. So a second, idle
 //! connection of our own is kept to the daemon's socket; the kernel reports its hang-up at once, and it costs nothing
 //! until then ([`Store::hangup_fd`]). When the daemon isn't reached through a socket (xenbus), there is none.
 
-use std::ffi::{CStr, OsStr, c_char};
+use std::ffi::{CStr, OsStr, c_char, c_uint, c_void};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use xenstore_sys::{
-    xs_check_watch, xs_close, xs_daemon_destroy_postfork, xs_daemon_socket, xs_fileno, xs_handle, xs_open, xs_unwatch,
-    xs_watch,
+    xs_check_watch, xs_close, xs_daemon_destroy_postfork, xs_daemon_socket, xs_fileno, xs_handle, xs_open, xs_read,
+    xs_unwatch, xs_watch, xs_write,
 };
 
 use crate::error::{Error, Result};
@@ -24,17 +28,115 @@ use crate::forkguard::undisturbed;
 /// Fires when a domain has shut down, is dying, or is gone; which one, nobody says.
 pub const RELEASE_DOMAIN: &CStr = c"@releaseDomain";
 
-/// A connection. All of libxenstore's functions may be called from any thread.
+/// What xs_open gives. All of libxenstore's functions may be called from any thread.
 #[derive(Debug)]
-pub struct Store {
-    handle: NonNull<xs_handle>,
-    idle: Option<UnixStream>,
-}
+struct Handle(NonNull<xs_handle>);
 
 // SAFETY: libxenstore guards a handle with locks of its own.
-unsafe impl Send for Store {}
+unsafe impl Send for Handle {}
 // SAFETY: as above.
-unsafe impl Sync for Store {}
+unsafe impl Sync for Handle {}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: opened by xs_open, closed once. Joins the reading thread.
+        undisturbed(|| unsafe { xs_close(self.0.as_ptr()) });
+    }
+}
+
+/// A share in a connection. Every call waits for the daemon's answer, and so may dropping it: not under a lock.
+#[derive(Debug, Clone)]
+pub struct Connection(Arc<Handle>);
+
+impl Connection {
+    fn raw(&self) -> *mut xs_handle {
+        self.0.0.as_ptr()
+    }
+
+    /// Sets one more watch on a connection that has one already; it fires once at once.
+    pub fn watch(&self, path: &CStr, token: &CStr) -> Result<()> {
+        // SAFETY: a live handle and two C strings.
+        if unsafe { xs_watch(self.raw(), path.as_ptr(), token.as_ptr()) } {
+            Ok(())
+        } else {
+            Err(failure("setting a watch on", path))
+        }
+    }
+
+    /// Takes a watch away, and what it has fired that nobody has taken.
+    pub fn unwatch(&self, path: &CStr, token: &CStr) -> Result<()> {
+        // SAFETY: a live handle and two C strings.
+        if unsafe { xs_unwatch(self.raw(), path.as_ptr(), token.as_ptr()) } {
+            Ok(())
+        } else {
+            Err(failure("removing the watch on", path))
+        }
+    }
+
+    /// A node's value, `None` if there is no such node. Whoever owns the node chooses the bytes, up to the 4096 that
+    /// xenstore's protocol allows.
+    pub fn read(&self, path: &CStr) -> Result<Option<Vec<u8>>> {
+        let mut length: c_uint = 0;
+        // SAFETY: a live handle, a C string and a place for the length; transaction 0 is none.
+        let value: *mut c_void = unsafe { xs_read(self.raw(), 0, path.as_ptr(), &mut length) };
+        if value.is_null() {
+            return match failure("reading", path) {
+                Error::Os { errno: Errno::ENOENT, .. } => Ok(None),
+                error => Err(error),
+            };
+        }
+        // SAFETY: one allocation of that many bytes, and a zero byte behind them, which becomes ours.
+        let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), length as usize) }.to_vec();
+        // SAFETY: as above; nothing refers to it any more.
+        unsafe { libc::free(value) };
+        Ok(Some(bytes))
+    }
+
+    /// Sets a node's value; makes the node if there is none.
+    pub fn write(&self, path: &CStr, value: &[u8]) -> Result<()> {
+        let Ok(length) = c_uint::try_from(value.len()) else {
+            return Err(Error::os(format!("writing {}", path.to_string_lossy()), Errno::E2BIG));
+        };
+        // SAFETY: a live handle, a C string and as many bytes as we say; transaction 0 is none.
+        if unsafe { xs_write(self.raw(), 0, path.as_ptr(), value.as_ptr().cast(), length) } {
+            Ok(())
+        } else {
+            Err(failure("writing", path))
+        }
+    }
+}
+
+/// The error of the libxenstore call that has just failed.
+fn failure(what: &str, path: &CStr) -> Error {
+    let errno = Errno::last();
+    Error::os(format!("{what} {}", path.to_string_lossy()), errno)
+}
+
+/// That a watch has fired.
+#[derive(Debug)]
+pub struct Firing(NonNull<*mut c_char>);
+
+impl Firing {
+    /// What the watch was set with.
+    pub fn token(&self) -> &CStr {
+        // SAFETY: libxenstore gives two C strings, the path and the token, in one allocation that lives as long as this.
+        unsafe { CStr::from_ptr(*self.0.as_ptr().add(1)) }
+    }
+}
+
+impl Drop for Firing {
+    fn drop(&mut self) {
+        // SAFETY: one allocation, which is ours.
+        unsafe { libc::free(self.0.as_ptr().cast()) };
+    }
+}
+
+/// A connection with its watches' descriptor, and the idle one that tells of the daemon's end.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    idle: Option<UnixStream>,
+}
 
 impl Store {
     /// Connects. Waits for the daemon to accept, so call it without a lock.
@@ -43,17 +145,19 @@ impl Store {
             // SAFETY: no preconditions.
             let handle = unsafe { xs_open(0) };
             let handle = NonNull::new(handle).ok_or_else(|| Error::os("connecting to xenstored", Errno::last()))?;
-            Ok(Store { handle, idle: None })
+            Ok(Store { connection: Connection(Arc::new(Handle(handle))), idle: None })
         })
+    }
+
+    /// A share in the connection.
+    pub fn connection(&self) -> Connection {
+        self.connection.clone()
     }
 
     /// Sets a watch, which fires once at once. Waits for the daemon's answer, so call it without a lock. The first one
     /// starts libxenstore's reading thread, and our idle connection.
     pub fn watch(&mut self, path: &CStr, token: &CStr) -> Result<()> {
-        // SAFETY: a live handle and two C strings.
-        if !unsafe { xs_watch(self.handle.as_ptr(), path.as_ptr(), token.as_ptr()) } {
-            return Err(Error::os(format!("setting a watch on {}", path.to_string_lossy()), Errno::last()));
-        }
+        self.connection.watch(path, token)?;
         let mut rest = || {
             if self.fd() < 0 {
                 return Err(Error::os("making a descriptor for xenstored's watches", Errno::last()));
@@ -73,12 +177,7 @@ impl Store {
 
     /// Takes a watch away. Waits for the daemon's answer, so call it without a lock.
     pub fn unwatch(&self, path: &CStr, token: &CStr) -> Result<()> {
-        // SAFETY: a live handle and two C strings.
-        if unsafe { xs_unwatch(self.handle.as_ptr(), path.as_ptr(), token.as_ptr()) } {
-            Ok(())
-        } else {
-            Err(Error::os(format!("removing the watch on {}", path.to_string_lossy()), Errno::last()))
-        }
+        self.connection.unwatch(path, token)
     }
 
     /// Closes the idle connection: without a watch, nobody asks whether the daemon is there.
@@ -89,7 +188,7 @@ impl Store {
     /// Readable when [`Store::take_firing`] has something. Exists once a watch has been set.
     pub fn fd(&self) -> RawFd {
         // SAFETY: a live handle.
-        unsafe { xs_fileno(self.handle.as_ptr()) }
+        unsafe { xs_fileno(self.connection.raw()) }
     }
 
     /// Hangs up when the daemon goes away.
@@ -97,25 +196,15 @@ impl Store {
         self.idle.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes one firing off the queue without waiting; whether there was one.
-    pub fn take_firing(&self) -> bool {
-        // SAFETY: a live handle.
-        let firing = unsafe { xs_check_watch(self.handle.as_ptr()) };
-        // SAFETY: one allocation, which becomes ours, or null.
-        unsafe { libc::free(firing.cast()) };
-        !firing.is_null()
+    /// Takes one firing off the queue without waiting, if there is one.
+    pub fn take_firing(&self) -> Option<Firing> {
+        // SAFETY: a live handle. What it gives is null, or one allocation that becomes ours.
+        NonNull::new(unsafe { xs_check_watch(self.connection.raw()) }).map(Firing)
     }
 
     /// The raw handle, for [`abandon`].
     pub fn raw(&self) -> *mut u8 {
-        self.handle.as_ptr().cast()
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        // SAFETY: opened by xs_open, closed once. Joins the reading thread.
-        undisturbed(|| unsafe { xs_close(self.handle.as_ptr()) });
+        self.connection.raw().cast()
     }
 }
 

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Drives whose guests may eject: their watches, and the looks at their nodes.
+//!
+//! Everything that asks xenstored waits for its answer, and is done without the lock: finding and watching a drive in the
+//! gate, so that the connection doesn't change meanwhile; looking at one, and giving up its watch, from the outbox, on a
+//! share in the connection of the time. The rule and the books are `evgen::disk_eject`'s.
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use parking_lot::MutexGuard;
+
+use super::arming::Watch;
+use super::outbox::Item;
+use super::turn::Later;
+use super::{Context, State};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::evgen::disk_eject::{DiskEject, DriveId, Key, Seen, says_eject};
+use crate::evgen::vbd::{self, Frontend, c_value};
+use crate::reactor::now;
+use crate::xen::log::{Level, Line};
+use crate::xen::store::Connection;
+
+/// The node of a drive that is watched.
+pub(super) const EJECT_NODE: &str = "eject";
+
+/// After a failed look, until the next.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl State {
+    /// Sees to it that a drive is looked at.
+    pub(super) fn ask_for_look(&mut self, id: DriveId) {
+        if self.drives.ask(id) {
+            self.outbox.push_back(Item::Look(id));
+        }
+    }
+
+    /// Sees to it that it is looked at again: the last look failed a while ago.
+    pub(super) fn retry_look(&mut self, id: DriveId) {
+        if self.drives.retry(id) {
+            self.outbox.push_back(Item::Look(id));
+        }
+    }
+
+    /// Gives up the watch of a drive that nobody wants to know of any more.
+    pub(super) fn give_up_watch(&mut self, id: DriveId, frontend: Frontend) {
+        // Without a connection there is no watch.
+        if let Some(store) = self.store.as_ref().filter(|_| !self.drives.contains(id)) {
+            self.outbox.push_back(Item::Unwatch(store.connection(), id, frontend));
+        }
+    }
+}
+
+impl Context {
+    /// Generates DISK_EJECT for a drive of a domain's, beginning with what its node says at present. The domain, and the
+    /// drive, need not be there yet; whether it has a stub domain is found out now.
+    pub fn enable_disk_eject(&self, domid: u32, vdev: &CStr, user: u64) -> Result<Key> {
+        let Some(devid) = vbd::devid(vdev.to_bytes()) else {
+            return Err(Error::Invalid("that is no name of a disk".to_owned()));
+        };
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Invalid("the context is being freed".to_owned()));
+        }
+        if !self.enter_gate(&mut state) {
+            return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
+        }
+        let generator = DiskEject { domid, user, vdev: vdev.to_owned(), dev: None };
+        let result = self.enable_in_gate(&mut state, devid, generator);
+        self.leave_gate(&mut state);
+        // If it has come to nothing, all is as before.
+        self.disarm(&mut state);
+        self.flush(state);
+        result
+    }
+
+    fn enable_in_gate(&self, state: &mut MutexGuard<'_, State>, devid: u32, mut generator: DiskEject) -> Result<Key> {
+        if !state.armed {
+            self.arm_in_gate(state)?;
+        }
+        let away = || Error::os("xenstored has gone away", Errno::ENOTCONN);
+        let connection = state.store.as_ref().ok_or_else(away)?.connection();
+        let domid = generator.domid;
+        let (frontend, dev) = MutexGuard::unlocked(state, || find(&connection, domid, devid))?;
+        generator.dev = dev;
+        // Before its watch is set, so that the first firing finds it.
+        let (key, new) = state.drives.insert(frontend, generator);
+        if let Some(id) = new {
+            let watch = || connection.watch(&frontend.node(EJECT_NODE), &Watch::drive_token(id));
+            if let Err(error) = MutexGuard::unlocked(state, watch) {
+                state.drives.remove(key);
+                return Err(error);
+            }
+        }
+        Ok(key)
+    }
+
+    /// Ends what [`Context::enable_disk_eject`] began. Events that are queued stay queued.
+    pub fn disable_disk_eject(&self, key: Key) -> Result<()> {
+        let mut state = self.state.lock();
+        let Some(last) = state.drives.remove(key) else {
+            return Err(Error::Invalid(format!("no generator has the handle {:#x}", u64::from(key))));
+        };
+        if let Some((id, frontend)) = last {
+            state.give_up_watch(id, frontend);
+        }
+        self.disarm(&mut state);
+        self.flush(state);
+        Ok(())
+    }
+
+    /// Looks at a drive, and tells what there is to tell.
+    pub(super) fn look_at_drive(&self, id: DriveId) {
+        let mut state = self.state.lock();
+        let Some(frontend) = state.drives.begin(id) else { return };
+        let (seen, failure) = match state.store.as_ref().map(|store| store.connection()) {
+            Some(connection) => MutexGuard::unlocked(&mut state, move || look(&connection, frontend)),
+            // Its watch is set again when xenstored is back, and will fire.
+            None => (Seen::Unknown, None),
+        };
+        let mut events = Vec::new();
+        let tell = &mut |generator: &DiskEject, backend| {
+            events.push((Event::of_ejection(generator, backend), generator.domid));
+        };
+        let looked = state.drives.end(id, seen, tell);
+        for (event, domid) in events {
+            self.deliver_new(&mut state, event, domid);
+        }
+        if looked.is_some_and(|looked| looked.again) {
+            state.outbox.push_back(Item::Look(id));
+        }
+        if let Some(error) = failure {
+            if looked.is_some_and(|looked| looked.newly_failed) {
+                let what = format!("a disk of domain {}", frontend.domid);
+                state.outbox.push_back(Item::Log(Line::failure(Level::Error, &what, &error)));
+            }
+            if state.drives.plan_retry(id) {
+                self.schedule(&mut state, now() + LOOK_AGAIN, Later::Drive(id));
+            }
+        }
+        self.flush(state);
+    }
+
+    /// Takes a drive's watch away.
+    pub(super) fn unwatch_drive(&self, connection: &Connection, id: DriveId, frontend: Frontend) {
+        if let Err(error) = connection.unwatch(&frontend.node(EJECT_NODE), &Watch::drive_token(id)) {
+            self.log.write(&Line::failure(Level::Warn, "giving up a watch", &error));
+        }
+    }
+}
+
+/// Finds a disk's frontend, which a stub domain may have in the guest's place, and what the disk is called there.
+fn find(connection: &Connection, domid: u32, devid: u32) -> Result<(Frontend, Option<CString>)> {
+    let stub = connection.read(&vbd::stub_domain_path(domid))?;
+    let stub = stub.as_deref().and_then(vbd::stub_domain);
+    let frontend = Frontend { domid: stub.unwrap_or(domid), devid };
+    let dev = connection.read(&frontend.node("dev"))?;
+    // Up to the first zero byte there is none.
+    Ok((frontend, dev.and_then(|dev| CString::new(c_value(&dev)).ok())))
+}
+
+/// Looks whether a guest has ejected, and acknowledges it; and what failed, if something did. What the event needs is
+/// read first: an ejection that was acknowledged can be told.
+fn look(connection: &Connection, frontend: Frontend) -> (Seen, Option<Error>) {
+    let node = frontend.node(EJECT_NODE);
+    let read = || {
+        let ejected = connection.read(&node)?.is_some_and(|value| says_eject(&value));
+        Ok(if ejected { Some(connection.read(&frontend.node("backend"))?) } else { None })
+    };
+    let backend = match read() {
+        Ok(None) => return (Seen::NoEjection, None),
+        Ok(Some(backend)) => backend.map(|path| vbd::backend(&path)),
+        Err(error) => return (Seen::Unknown, Some(error)),
+    };
+    let written = connection.write(&node, b"");
+    (Seen::Ejection { backend, acknowledged: written.is_ok() }, written.err())
+}
