@@ -816,6 +816,28 @@ DOMAIN_TEST(after_the_disable_nothing_is_told_or_acknowledged)
     close_context(ctx);
 }
 
+/* Its guest may write as it likes: a program that has something else to wait for must not be woken. */
+DOMAIN_TEST(after_the_disable_the_drive_is_no_longer_watched)
+{
+    libxl_ctx *ctx = open_context();
+    struct drive drive = cd_drive();
+    libxl_evgen_disk_eject *first = enable_eject(ctx, drive.domid, "hdc", 1), *second;
+
+    second = enable_eject(ctx, drive.domid, "hdc", 2);
+    enable(ctx, 0, 3);
+    expect_silence(ctx);
+    libxl_evdisable_disk_eject(ctx, first);
+    put(drive, "eject", "nonsense");
+    CHECK(poll_once(ctx, -1));
+    libxl_evdisable_disk_eject(ctx, second);
+    while (poll_once(ctx, 0))
+        ;
+    eject(drive);
+    host_settle();
+    CHECK(!poll_once(ctx, 200));
+    close_context(ctx);
+}
+
 DOMAIN_TEST(an_ejection_that_is_queued_survives_the_disable)
 {
     libxl_ctx *ctx = open_context();
