@@ -10,6 +10,7 @@
 //! | [`capi`] | the C boundary: takes C's arguments apart, calls the core, puts the answer together |
 //! | [`context`] | one `libxl_ctx`: the lock, the outbox, turns and waiting; the registry of contexts |
 //! | [`evgen`] | what generates events: the rules, and the domain monitor; pure bookkeeping |
+//! | [`childproc`] | child processes: who owns SIGCHLD, who reaps, and our own |
 //! | [`event`] | events, and the queue they wait in |
 //! | [`reactor`] | the one place that waits: epoll, timerfd, eventfd |
 //! | [`xen`] | all that touches Xen: libxenstore, libxenctrl, xentoollog |
@@ -19,8 +20,8 @@
 //! | [`abi`] | C's types |
 //! | [`error`] | what can go wrong |
 //!
-//! `unsafe` stands in `capi`, `xen`, `reactor`, `event`, `companion` and `dynlib`, and in two places of `context`: what a
-//! predicate is shown, and what a forked child closes. Each block says why it holds.
+//! `unsafe` stands in `capi`, `xen`, `reactor`, `childproc`, `event`, `companion` and `dynlib`, and in two places of
+//! `context`: what a predicate is shown, and what a forked child closes. Each block says why it holds.
 //!
 //! # For Rust programs
 //!
@@ -29,6 +30,7 @@
 
 pub mod abi;
 pub mod capi;
+pub mod childproc;
 mod companion;
 pub mod context;
 mod dynlib;
