@@ -213,7 +213,7 @@ impl Context {
     }
 
     fn release_in_gate(&self, state: &mut MutexGuard<'_, State>) {
-        if state.armed || !state.companion.is_empty() || !state.registered {
+        if state.armed || !state.companion.is_empty() || !state.children.is_idle() || !state.registered {
             return;
         }
         let Some(hooks) = state.os_hooks.clone() else { return };

@@ -6,9 +6,12 @@
 //! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `companion` keeps libxenlight's
-//!   descriptors and timeouts, `eject` looks at drives.
+//!   descriptors and timeouts, `eject` looks at drives, `children` has the child processes.
 
 mod arming;
+mod children;
+#[cfg(test)]
+mod children_tests;
 mod companion;
 mod eject;
 #[cfg(test)]
@@ -38,6 +41,7 @@ use crate::xen::hypervisor::{self, Hypervisor};
 use crate::xen::log::{Level, Line, LogSink};
 use crate::xen::store::{self, Store};
 
+pub use children::Completion;
 pub use companion::{ForLibxl, Libxl, RegistrationId, TimeoutId};
 pub use registry::{forget_all, insert, lookup, remove};
 pub use retrieval::Predicate;
@@ -111,6 +115,7 @@ struct State {
     /// Scans that failed one after another.
     failed_scans: u32,
     companion: companion::Sources,
+    children: children::Children,
     timers: Timers<turn::Later>,
     /// [`turn::Later::Fresh`] is among the timers.
     fresh_due: bool,
@@ -174,6 +179,7 @@ impl Context {
             outage: None,
             failed_scans: 0,
             companion: companion::Sources::default(),
+            children: children::Children::default(),
             timers: Timers::default(),
             fresh_due: false,
             gate: None,
@@ -223,7 +229,7 @@ impl Context {
         if state.os_hooks.is_some() {
             return Err(Error::Invalid("hooks are registered already".to_owned()));
         }
-        if state.armed || !state.companion.is_empty() || state.gate.is_some() {
+        if state.armed || !state.companion.is_empty() || !state.children.is_idle() || state.gate.is_some() {
             return Err(Error::Invalid("hooks must be registered before anything is enabled".to_owned()));
         }
         state.os_hooks = Some(hooks);
@@ -267,6 +273,7 @@ impl Context {
             self.reactor.wake_waiter();
             state.waiter_woken = true;
         }
+        self.close_children(&mut state);
         self.disarm(&mut state);
         self.flush(state);
     }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use super::children::{Completion, Running};
 use super::companion::dispatch;
 use super::{Context, EventHooks, ForLibxl, State};
+use crate::childproc::Outcome;
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::vbd::Frontend;
@@ -28,6 +30,12 @@ pub(super) enum Item {
     LibxlFd { for_libxl: ForLibxl, fd: i32, events: i16, revents: i16 },
     /// A timeout of libxenlight's has passed.
     LibxlTimeout(ForLibxl),
+    /// There was a SIGCHLD: children are to be reaped.
+    Reap,
+    /// A child of ours has ended.
+    Child(Completion, Outcome),
+    /// A child of ours is to end.
+    EndChild(Running),
     /// xenstored is to be looked for.
     Reconnect,
     /// A connection to a xenstored that has gone is to be closed, which waits for its thread to end.
@@ -61,6 +69,9 @@ impl Context {
                     dispatch(|| libxl.occurred_timeout(for_libxl));
                 }
             }
+            Item::Reap => self.reap(),
+            Item::Child(done, outcome) => self.child_done(done, outcome),
+            Item::EndChild(running) => self.end_child(running),
             Item::Reconnect => self.reconnect(),
             Item::Close(store) => drop(store),
             Item::Look(id) => self.look_at_drive(id),

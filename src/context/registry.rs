@@ -10,6 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Context;
+use crate::childproc::process;
 use crate::forkguard;
 
 type Contexts = HashMap<usize, Arc<Context>, BuildHasherDefault<AddressHasher>>;
@@ -75,6 +76,7 @@ pub fn forget_all() {
     static FORGOTTEN: Mutex<Vec<Contexts>> = Mutex::new(Vec::new());
     let contexts = std::mem::take(&mut *write());
     contexts.values().for_each(|context| context.abandon());
+    process::forget();
     FORGOTTEN.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
 }
 
@@ -93,9 +95,11 @@ fn hold_during_fork() {
         let guard = write();
         // A thread that is ending has no such place any more: its child takes its chances.
         let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
+        process::hold();
     }
 
     extern "C" fn unlock() {
+        process::release();
         let _ = HELD.try_with(|held| held.borrow_mut().take());
         forkguard::release();
     }

@@ -25,11 +25,19 @@ pub(super) enum Token {
     Watch,
     /// The idle connection to xenstored.
     Hangup,
+    /// SIGCHLD.
+    Sigchld,
+    /// A child of ours may have ended.
+    ChildEnd(u32),
+    /// A child of ours has written something.
+    ChildOutput(u32),
     /// A descriptor of libxenlight's. The version tells one from an earlier one of the same number.
     Libxl { fd: i32, version: u32 },
 }
 
 const LIBXL: u64 = 1 << 63;
+const CHILD_END: u64 = 1 << 32;
+const CHILD_OUTPUT: u64 = 2 << 32;
 
 impl From<Token> for u64 {
     fn from(token: Token) -> u64 {
@@ -37,6 +45,9 @@ impl From<Token> for u64 {
             Token::Timer => 0,
             Token::Watch => 1,
             Token::Hangup => 2,
+            Token::Sigchld => 3,
+            Token::ChildEnd(id) => CHILD_END | u64::from(id),
+            Token::ChildOutput(id) => CHILD_OUTPUT | u64::from(id),
             // A descriptor isn't negative; the version keeps 31 bits.
             Token::Libxl { fd, version } => LIBXL | u64::from(version) << 32 | u64::from(fd.unsigned_abs()),
         }
@@ -49,6 +60,9 @@ impl From<u64> for Token {
             0 => Token::Timer,
             1 => Token::Watch,
             2 => Token::Hangup,
+            3 => Token::Sigchld,
+            _ if token >> 32 == CHILD_END >> 32 => Token::ChildEnd(token as u32),
+            _ if token >> 32 == CHILD_OUTPUT >> 32 => Token::ChildOutput(token as u32),
             _ => Token::Libxl { fd: token as i32, version: (token >> 32) as u32 & VERSION_MASK },
         }
     }
@@ -70,6 +84,8 @@ pub(super) enum Later {
     Drive(DriveId),
     /// Call libxenlight for descriptors that are always ready.
     AlwaysReady,
+    /// Look at a child of ours.
+    Child(u32),
     /// A timeout of libxenlight's.
     Libxl(TimeoutId),
 }
@@ -109,6 +125,9 @@ impl Context {
                 Token::Watch => all |= self.drain_watches(state),
                 Token::Hangup => self.store_lost(state),
                 Token::Libxl { fd, version } => state.companion.ready(fd, version, ready.revents, &mut state.outbox),
+                Token::Sigchld => self.sigchld(state),
+                Token::ChildEnd(id) => self.look_at_child(state, id),
+                Token::ChildOutput(id) => self.read_child(state, id),
                 Token::Timer => {
                     self.reactor.quiet_timer();
                     let now = now();
@@ -119,6 +138,7 @@ impl Context {
                             Later::Reconnect => state.outbox.push_back(Item::Reconnect),
                             Later::Drive(id) => state.retry_look(id),
                             Later::AlwaysReady => self.always_ready(state),
+                            Later::Child(id) => self.look_at_child(state, id),
                             Later::Libxl(id) => state.companion.passed(id, &mut state.outbox),
                         }
                     }
@@ -216,9 +236,11 @@ mod tests {
     #[test]
     fn tokens_come_back_as_they_went() {
         let libxl = |fd, version| Token::Libxl { fd, version };
-        for token in
-            [Token::Timer, Token::Watch, Token::Hangup, libxl(0, 0), libxl(3, 7), libxl(i32::MAX, VERSION_MASK)]
-        {
+        let own = [Token::Timer, Token::Watch, Token::Hangup, Token::Sigchld];
+        let children =
+            [Token::ChildEnd(0), Token::ChildOutput(0), Token::ChildEnd(u32::MAX), Token::ChildOutput(u32::MAX)];
+        let libxl = [libxl(0, 0), libxl(3, 7), libxl(i32::MAX, VERSION_MASK)];
+        for token in own.into_iter().chain(children).chain(libxl) {
             assert_eq!(Token::from(u64::from(token)), token);
         }
     }

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Child processes and the context: what to reap when SIGCHLD comes, and what our own children are waited for with.
+//!
+//! - A child of ours, its output and the eventfd of SIGCHLD are sources in the reactor like any other, so whoever drives
+//!   the context drives these.
+//! - Forking, asking the application about children, and telling who started a child of its end are done without the
+//!   lock.
+//! - Beside libxenlight SIGCHLD is not touched: libxenlight does so as the application has told it.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use libc::{c_int, pid_t};
+use nix::errno::Errno;
+use parking_lot::MutexGuard;
+
+use super::outbox::Item;
+use super::turn::{Later, Token};
+use super::{Context, State, log_later};
+use crate::childproc::child::{Child, Seen};
+use crate::childproc::process::{self, Reaped};
+use crate::childproc::sigchld::{Handler, Subscriber};
+use crate::childproc::{Answer, Command, Hooks, NoHooks, Outcome, Owner, describe};
+use crate::error::{Error, Result};
+use crate::reactor::TimerId;
+use crate::xen::log::{Level, Line};
+
+/// Told once what has become of a child, without a lock held. May use the context.
+pub type Completion = Box<dyn FnOnce(Outcome) + Send>;
+
+/// A context's part in the process's children.
+pub(super) struct Children {
+    owner: Owner,
+    hooks: Arc<dyn Hooks>,
+    /// While SIGCHLD is ours.
+    sigchld: Option<Subscriber>,
+    /// How many are being forked.
+    starting: usize,
+    running: BTreeMap<u32, Running>,
+    next: u32,
+}
+
+/// A child of ours.
+pub(super) struct Running {
+    child: Child,
+    done: Completion,
+    timer: Option<TimerId>,
+}
+
+impl Default for Children {
+    fn default() -> Self {
+        Children {
+            owner: Owner::Libxl,
+            hooks: Arc::new(NoHooks),
+            sigchld: None,
+            starting: 0,
+            running: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl Children {
+    /// Nothing is waited for.
+    pub(super) fn is_idle(&self) -> bool {
+        self.sigchld.is_none() && !self.exist()
+    }
+
+    /// There are, or are about to be, children of ours.
+    fn exist(&self) -> bool {
+        self.starting > 0 || !self.running.is_empty()
+    }
+
+    /// Whether SIGCHLD is the library's now.
+    fn want_sigchld(&self) -> bool {
+        match self.owner {
+            Owner::Libxl => self.exist(),
+            Owner::Mainloop => false,
+            Owner::Always | Owner::Selective => true,
+        }
+    }
+
+    /// Whether the library reaps children that aren't its own now.
+    fn reap_all(&self) -> bool {
+        self.want_sigchld() && self.owner != Owner::Selective
+    }
+
+    /// Whether the library reaps its own by itself.
+    fn reap_ours(&self) -> bool {
+        self.owner != Owner::Mainloop
+    }
+}
+
+impl Context {
+    /// Says how children are dealt with. Refused while there is a child of ours.
+    pub fn set_childproc(&self, owner: Owner, hooks: Arc<dyn Hooks>) -> Result<()> {
+        let mut state = self.state.lock();
+        if let Some(running) = state.children.running.values().next() {
+            let pid = running.child.pid();
+            return Err(Error::Invalid(format!("the library has a child, {pid}; nothing is changed")));
+        }
+        if state.children.exist() {
+            return Err(Error::Invalid("the library is starting a child; nothing is changed".to_owned()));
+        }
+        let before = std::mem::replace(&mut state.children.hooks, hooks);
+        state.children.owner = owner;
+        let needed = state.children.want_sigchld() && !self.is_beside();
+        match if needed { self.register_descriptor(&mut state) } else { Ok(()) } {
+            Ok(()) => self.settle_sigchld(&mut state),
+            Err(error) => {
+                let line = Line::failure(Level::Error, "SIGCHLD isn't caught", &error);
+                state.outbox.push_back(Item::Log(line));
+            }
+        }
+        self.release_descriptor(&mut state);
+        self.flush(state);
+        // It is the application's code.
+        drop(before);
+        Ok(())
+    }
+
+    /// Whether the application has said that it deals with SIGCHLD and tells us.
+    pub fn mainloop_owns_sigchld(&self) -> bool {
+        self.state.lock().children.owner == Owner::Mainloop
+    }
+
+    /// Starts a child, and returns its number; `done` is called once, with what has become of it. On an error, which may
+    /// be the application's refusal to poll or to fork, there is no child and no call. A child that runs when the context
+    /// is closed is killed.
+    pub fn run_child(&self, command: &Command, done: Completion) -> Result<pid_t> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Invalid("the context is being freed".to_owned()));
+        }
+        self.register_descriptor(&mut state)?;
+        state.children.starting += 1;
+        self.settle_sigchld(&mut state);
+        let hooks = state.children.hooks.clone();
+        let child = MutexGuard::unlocked(&mut state, || Child::new(command, &*hooks));
+        state.children.starting -= 1;
+        let started = child.and_then(|child| self.install_child(&mut state, child, done));
+        if started.is_err() {
+            self.settle_sigchld(&mut state);
+            self.release_descriptor(&mut state);
+        }
+        self.flush(state);
+        started
+    }
+
+    /// Puts a child into the reactor and lets it run.
+    fn install_child(&self, state: &mut State, mut child: Child, done: Completion) -> Result<pid_t> {
+        if state.closed {
+            return Err(Error::Invalid("the context was freed while a child was forked".to_owned()));
+        }
+        let id = state.children.next;
+        state.children.next = id.wrapping_add(1);
+        self.watch_child(&child, id).map_err(|errno| Error::os("waiting for a child", errno))?;
+        child.go();
+        let pid = child.pid();
+        state.children.running.insert(id, Running { child, done, timer: None });
+        self.look_at_child(state, id);
+        Ok(pid)
+    }
+
+    fn watch_child(&self, child: &Child, id: u32) -> nix::Result<()> {
+        self.reactor.add(child.output().as_raw_fd(), libc::POLLIN, Token::ChildOutput(id).into())?;
+        if let Some(pidfd) = child.pidfd() {
+            let added = self.reactor.add(pidfd.as_raw_fd(), libc::POLLIN, Token::ChildEnd(id).into());
+            if added.is_err() {
+                self.reactor.remove(child.output().as_raw_fd());
+            }
+            return added;
+        }
+        Ok(())
+    }
+
+    /// Before its descriptors are closed: a copy in a forked child would keep them in the reactor.
+    fn unwatch_child(&self, state: &mut State, running: &mut Running) {
+        self.reactor.remove(running.child.output().as_raw_fd());
+        if let Some(pidfd) = running.child.pidfd() {
+            self.reactor.remove(pidfd.as_raw_fd());
+        }
+        if let Some(timer) = running.timer.take() {
+            state.timers.remove(timer);
+        }
+    }
+
+    /// It has written something, or closed its output.
+    pub(super) fn read_child(&self, state: &mut State, id: u32) {
+        let Some(running) = state.children.running.get_mut(&id) else { return };
+        if !running.child.read() {
+            self.reactor.remove(running.child.output().as_raw_fd());
+        }
+    }
+
+    /// Something has happened to a child, or its time has come.
+    pub(super) fn look_at_child(&self, state: &mut State, id: u32) {
+        self.look(state, id, state.children.reap_ours());
+    }
+
+    fn look(&self, state: &mut State, id: u32, may_reap: bool) {
+        let Some(running) = state.children.running.get_mut(&id) else { return };
+        if let Some(timer) = running.timer.take() {
+            state.timers.remove(timer);
+        }
+        let at = match running.child.look(may_reap) {
+            Seen::Runs(at) => at,
+            Seen::Ended(at) => {
+                if let Some(pidfd) = running.child.pidfd() {
+                    self.reactor.remove(pidfd.as_raw_fd());
+                }
+                Some(at)
+            }
+            Seen::Done => {
+                if let Some(mut running) = state.children.running.remove(&id) {
+                    self.unwatch_child(state, &mut running);
+                    state.outbox.push_back(Item::Child(running.done, running.child.outcome()));
+                }
+                self.settle_sigchld(state);
+                return;
+            }
+        };
+        let timer = at.map(|at| self.schedule(state, at, Later::Child(id)));
+        if let Some(running) = state.children.running.get_mut(&id) {
+            running.timer = timer;
+        }
+    }
+
+    fn look_at_children(&self, state: &mut State, may_reap: bool) {
+        let ids: Vec<u32> = state.children.running.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.look(state, id, may_reap));
+    }
+
+    /// From the outbox: who started a child is told of its end. There may be nothing left to wait for then.
+    pub(super) fn child_done(&self, done: Completion, outcome: Outcome) {
+        done(outcome);
+        let mut state = self.state.lock();
+        self.release_descriptor(&mut state);
+        self.flush(state);
+    }
+
+    /// When the context is closed: its children end, and SIGCHLD is no longer its matter.
+    pub(super) fn close_children(&self, state: &mut State) {
+        for (_, mut running) in std::mem::take(&mut state.children.running) {
+            self.unwatch_child(state, &mut running);
+            state.outbox.push_back(Item::EndChild(running));
+        }
+        self.settle_sigchld(state);
+    }
+
+    /// From the outbox.
+    pub(super) fn end_child(&self, mut running: Running) {
+        let may_reap = self.state.lock().children.reap_ours();
+        running.child.kill_and_wait(may_reap);
+        (running.done)(running.child.outcome());
+    }
+
+    // ---- SIGCHLD ----
+
+    /// Begins or ends to catch SIGCHLD, as is wanted now.
+    fn settle_sigchld(&self, state: &mut State) {
+        let wanted = state.children.want_sigchld() && !self.is_beside() && !state.closed;
+        match (wanted, state.children.sigchld.take()) {
+            (true, None) => match self.subscribe() {
+                Ok((subscriber, handler)) => {
+                    state.children.sigchld = Some(subscriber);
+                    if handler == Handler::Foreign {
+                        let text = "SIGCHLD isn't caught: the application has a handler of its own, which stays; it \
+                                    should say so with libxl_childproc_setmode";
+                        state.outbox.push_back(Item::Log(Line::new(Level::Error, text)));
+                    }
+                }
+                Err(errno) => {
+                    let error = Error::os("making a descriptor for it", errno);
+                    state.outbox.push_back(Item::Log(Line::failure(Level::Error, "SIGCHLD isn't caught", &error)));
+                }
+            },
+            (false, Some(subscriber)) => self.reactor.remove(subscriber.as_fd().as_raw_fd()),
+            (_, as_it_is) => state.children.sigchld = as_it_is,
+        }
+    }
+
+    fn subscribe(&self) -> std::result::Result<(Subscriber, Handler), Errno> {
+        let (subscriber, handler) = Subscriber::new()?;
+        self.reactor.add(subscriber.as_fd().as_raw_fd(), libc::POLLIN, Token::Sigchld.into())?;
+        Ok((subscriber, handler))
+    }
+
+    /// There was a SIGCHLD.
+    pub(super) fn sigchld(&self, state: &mut State) {
+        if let Some(subscriber) = &state.children.sigchld {
+            subscriber.quiet();
+            state.outbox.push_back(Item::Reap);
+        }
+    }
+
+    /// From the outbox: reaps what is to be reaped, one at a time, since the application may change its mind.
+    pub(super) fn reap(&self) {
+        loop {
+            let mut state = self.state.lock();
+            let reaped = match &state.children.sigchld {
+                Some(_) if state.children.reap_all() => process::reap_any(),
+                _ => None,
+            };
+            match reaped {
+                Some(Reaped::Other { pid, status }) => {
+                    let hooks = state.children.hooks.clone();
+                    drop(state);
+                    self.reaped_other(&*hooks, pid, status);
+                }
+                ours => {
+                    let may_reap = state.children.reap_ours();
+                    self.look_at_children(&mut state, may_reap);
+                    self.flush(state);
+                    if ours.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn reaped_other(&self, hooks: &dyn Hooks, pid: pid_t, status: c_int) {
+        match hooks.reaped(pid, status) {
+            Answer::Noted => {}
+            Answer::Unknown => {
+                self.log(&Line::new(Level::Warn, format!("child {pid}, which nobody knows, {}", describe(status))));
+            }
+            Answer::Failed(rc) => {
+                let message =
+                    format!("the application's reaped_callback has failed with {rc}: child {pid}, {status:#x}");
+                self.disaster(0, &message, 0);
+            }
+        }
+    }
+
+    /// The application, which owns SIGCHLD, has reaped a child. Whether it was one of this context's.
+    pub fn childproc_reaped(&self, pid: pid_t, status: c_int) -> Result<bool> {
+        let mut state = self.state.lock();
+        state.children.mainloop_only()?;
+        let Some(id) = state.children.id_of(pid) else { return Ok(false) };
+        if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+            process::tell(pid, status);
+            self.look_at_child(&mut state, id);
+        } else {
+            log_later(&mut state, Level::Warn, format!("child {pid} has not ended: it {}", describe(status)));
+        }
+        self.flush(state);
+        Ok(true)
+    }
+
+    /// The application, which owns SIGCHLD, has seen one, and has us reap our own.
+    pub fn childproc_sigchld_occurred(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        state.children.mainloop_only()?;
+        self.look_at_children(&mut state, true);
+        self.flush(state);
+        Ok(())
+    }
+
+    // ---- beside libxenlight ----
+
+    /// libxenlight forks. What it does in the child is its matter.
+    pub fn libxl_fork(&self) -> pid_t {
+        let hooks = self.state.lock().children.hooks.clone();
+        hooks.fork()
+    }
+
+    /// libxenlight has reaped a child that isn't its own: ours, or the application's.
+    pub fn libxl_reaped(&self, pid: pid_t, status: c_int) -> Answer {
+        let ours = process::tell(pid, status);
+        let mut state = self.state.lock();
+        if !ours {
+            let hooks = state.children.hooks.clone();
+            drop(state);
+            return hooks.reaped(pid, status);
+        }
+        if let Some(id) = state.children.id_of(pid) {
+            self.look_at_child(&mut state, id);
+        }
+        self.flush(state);
+        Answer::Noted
+    }
+}
+
+impl Children {
+    fn id_of(&self, pid: pid_t) -> Option<u32> {
+        self.running.iter().find(|(_, running)| running.child.pid() == pid).map(|(id, _)| *id)
+    }
+
+    fn mainloop_only(&self) -> Result<()> {
+        match self.owner {
+            Owner::Mainloop => Ok(()),
+            owner => Err(Error::Invalid(format!(
+                "only for an application that owns SIGCHLD (libxl_sigchld_owner_mainloop), not with {owner:?}"
+            ))),
+        }
+    }
+}
