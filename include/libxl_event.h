@@ -819,12 +819,17 @@ typedef struct libxl_childproc_hooks {
  * Says how children are dealt with.
  *
  * A NULL `hooks` means libxl_sigchld_owner_libxl without functions, which is the default. Keep `*hooks` valid as long
- * as the context. Call it right after libxl_ctx_alloc: it must not be called while the library may have a child.
+ * as the context. Call it right after libxl_ctx_alloc and the registration of hooks: it must not be called while the
+ * library may have a child.
  *
- * This goes to libxenlight, whose children they are. Without libxenlight in the process this library starts no
- * children and leaves SIGCHLD alone; a mode is accepted and has no effect.
+ * With libxl_sigchld_owner_libxl_always and libxl_sigchld_owner_libxl_always_selective_reap a handler of SIGCHLD is
+ * there from now on, with SA_RESTART and SA_NOCLDSTOP; and with libxl_sigchld_owner_libxl while the library has a
+ * child. What was there before, which is to be SIG_DFL or SIG_IGN, comes back when no context needs the handler any
+ * more. At least one thread must have SIGCHLD unblocked.
  *
- * A NULL or unknown `ctx`, or an owner that does not exist, is logged and changes nothing.
+ * A NULL or unknown `ctx`, an owner that does not exist, and a call while the library has a child are logged and change
+ * nothing. A handler of the application's own is logged too, and stays: the library's own children are cared for all
+ * the same, but nobody tells it of others.
  *
  * # Safety
  *
@@ -841,8 +846,8 @@ void libxl_childproc_setmode(libxl_ctx *ctx,
  * Only with libxl_sigchld_owner_mainloop, by an application that reaps all children of the process. `status` is what
  * waitpid stored. Not to be called from a signal handler.
  *
- * Returns 0 if the child was the library's; ERROR_UNKNOWN_CHILD, with nothing logged, if it was not (without
- * libxenlight in the process none is); ERROR_INVAL for a NULL or unknown `ctx`.
+ * Returns 0 if the child was the library's, and was started with this context; ERROR_UNKNOWN_CHILD, with nothing
+ * logged, if it was not; ERROR_INVAL for a NULL or unknown `ctx`, or with another owner.
  *
  * # Safety
  *
@@ -860,7 +865,7 @@ int libxl_childproc_reaped(libxl_ctx *ctx,
  * looks at its own children, reaps those that have ended, and touches no others. Not to be called from a signal
  * handler.
  *
- * A NULL or unknown `ctx` is logged and nothing is done.
+ * A NULL or unknown `ctx`, or another owner, is logged and nothing is done.
  *
  * # Safety
  *
@@ -875,7 +880,7 @@ void libxl_childproc_sigchld_occurred(libxl_ctx *ctx)
  * One call, with any context of the parent's, does it for all of them. Until it has returned, no other function of
  * this library may be called in the child, and the child must not fork or touch SIGCHLD. After it the parent's contexts
  * do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
- * are closed in the child, and the parent notices nothing.
+ * are closed in the child, its handler of SIGCHLD is replaced by what was there before, and the parent notices nothing.
  *
  * May be called before an exec. A NULL or unknown `ctx`, as in a second call, is logged; our contexts are forgotten all
  * the same, but libxenlight, which wants a context of the parent's, is not told.

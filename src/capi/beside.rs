@@ -12,11 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libc::timeval;
+use nix::errno::Errno;
 
+use super::childproc::*;
 use super::entry::entry;
 use super::event::libxl_event_hooks;
 use super::osevent::libxl_osevent_hooks;
 use crate::abi::*;
+use crate::childproc::{Answer, Hooks, NoHooks, Owner, sigchld};
 use crate::companion::Libxenlight;
 use crate::context::{self, Context, ForLibxl, Libxl, RegistrationId, TimeoutId};
 use crate::error::{Error, Result};
@@ -58,6 +61,7 @@ pub(super) unsafe fn adopt(functions: &'static Libxenlight, ctx: *mut c_void) {
     unsafe {
         (functions.libxl_osevent_register_hooks)(ctx, (&raw const OS_HOOKS).cast(), ctx);
         (functions.libxl_event_register_callbacks)(ctx, (&raw const EVENT_HOOKS).cast(), ctx);
+        set_childproc(functions, ctx, Owner::Libxl);
     }
 }
 
@@ -72,6 +76,62 @@ static OS_HOOKS: libxl_osevent_hooks = libxl_osevent_hooks {
 
 static EVENT_HOOKS: libxl_event_hooks =
     libxl_event_hooks { event_occurs_mask: u64::MAX, event_occurs: Some(event_occurs), disaster: Some(disaster) };
+
+/// What libxenlight is given for each owner of SIGCHLD. The application's functions are called by ours, so these serve
+/// all contexts and live long enough for any.
+static CHILDPROC_HOOKS: [libxl_childproc_hooks; 4] = [
+    libxl_childproc_hooks {
+        chldowner: libxl_sigchld_owner_libxl,
+        fork_replacement: Some(fork_replacement),
+        reaped_callback: Some(reaped_callback),
+    },
+    libxl_childproc_hooks {
+        chldowner: libxl_sigchld_owner_mainloop,
+        fork_replacement: Some(fork_replacement),
+        reaped_callback: None,
+    },
+    libxl_childproc_hooks {
+        chldowner: libxl_sigchld_owner_libxl_always,
+        fork_replacement: Some(fork_replacement),
+        reaped_callback: Some(reaped_callback),
+    },
+    libxl_childproc_hooks {
+        chldowner: libxl_sigchld_owner_libxl_always_selective_reap,
+        fork_replacement: Some(fork_replacement),
+        reaped_callback: Some(reaped_callback),
+    },
+];
+
+/// Has libxenlight deal with children as our context does.
+///
+/// # Safety
+/// `ctx` is a live context of libxenlight's, and if we have one for it, nothing is known against the new owner.
+pub(super) unsafe fn set_childproc(functions: &'static Libxenlight, ctx: *mut c_void, owner: Owner) {
+    let hooks = match owner {
+        Owner::Libxl => &CHILDPROC_HOOKS[0],
+        Owner::Mainloop => &CHILDPROC_HOOKS[1],
+        Owner::Always => &CHILDPROC_HOOKS[2],
+        Owner::Selective => &CHILDPROC_HOOKS[3],
+    };
+    // SAFETY: the table is static, as libxenlight requires; the caller vouches for `ctx`.
+    unsafe { (functions.libxl_childproc_setmode)(ctx, (&raw const *hooks).cast(), ctx) };
+}
+
+/// Whether libxenlight would end the process if SIGCHLD became its own: it insists that nobody has a handler but itself.
+pub(super) fn would_abort(functions: &'static Libxenlight, owner: Owner) -> bool {
+    let handler = sigchld::handler_present().filter(|_| matches!(owner, Owner::Always | Owner::Selective));
+    handler.is_some_and(|handler| object_of(handler) != object_of(functions.libxl_childproc_setmode as usize))
+}
+
+/// Where the library or program that an address belongs to has been loaded.
+fn object_of(address: usize) -> usize {
+    // SAFETY: any address may be asked about; all zero is a valid Dl_info, and nothing else is written.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        libc::dladdr(address as *const c_void, &mut info);
+        info.dli_fbase.addr()
+    }
+}
 
 /// Our context for one of libxenlight's. There is none in a forked child that has forgotten its parent's.
 fn ours(user: *mut c_void) -> Option<Arc<Context>> {
@@ -180,6 +240,35 @@ unsafe extern "C" fn disaster(user: *mut c_void, event_type: libxl_event_type, m
         };
         if let Some(context) = ours(user) {
             context.disaster(event_type, &message, errno);
+        }
+    })
+}
+
+unsafe extern "C" fn fork_replacement(user: *mut c_void) -> libc::pid_t {
+    let mut errno = Errno::UnknownErrno;
+    let pid = entry!("libxenlight's fork", -1, {
+        let pid = match ours(user) {
+            Some(context) => context.libxl_fork(),
+            None => NoHooks.fork(),
+        };
+        errno = Errno::last();
+        pid
+    });
+    // As fork leaves it, whatever we have done since.
+    errno.set();
+    pid
+}
+
+unsafe extern "C" fn reaped_callback(pid: libc::pid_t, status: c_int, user: *mut c_void) -> c_int {
+    entry!("libxenlight's reaped_callback", ERROR_FAIL, {
+        let answer = match ours(user) {
+            Some(context) => context.libxl_reaped(pid, status),
+            None => Answer::Unknown,
+        };
+        match answer {
+            Answer::Noted => 0,
+            Answer::Unknown => ERROR_UNKNOWN_CHILD,
+            Answer::Failed(rc) => rc,
         }
     })
 }

@@ -2,14 +2,17 @@
 //! Child processes: who owns SIGCHLD, who reaps, and what to do after fork.
 
 use std::ffi::{c_int, c_uint, c_void};
+use std::sync::Arc;
 
 use libc::pid_t;
 
+use super::beside;
 use super::ctx::in_real_alloc;
 use super::ctx::libxl_ctx;
 use super::entry::entry;
-use super::handle::{context, invalid, real};
+use super::handle::{context, failed, invalid, real};
 use crate::abi::*;
+use crate::childproc::{Answer, Hooks, NoHooks, Owner};
 use crate::context;
 
 /// Who catches SIGCHLD, and who reaps which children.
@@ -50,15 +53,61 @@ pub struct libxl_childproc_hooks {
     pub reaped_callback: Option<unsafe extern "C" fn(pid: pid_t, status: c_int, user: *mut c_void) -> c_int>,
 }
 
+/// What a table says, with what is to be passed to its functions.
+struct Table {
+    hooks: libxl_childproc_hooks,
+    user: *mut c_void,
+}
+
+// SAFETY: `user` is only ever passed on to the application's functions, which the header has called from any thread.
+unsafe impl Send for Table {}
+// SAFETY: as above.
+unsafe impl Sync for Table {}
+
+impl Hooks for Table {
+    fn fork(&self) -> pid_t {
+        match self.hooks.fork_replacement {
+            // SAFETY: the application's function, with its argument.
+            Some(fork_replacement) => unsafe { fork_replacement(self.user) },
+            None => NoHooks.fork(),
+        }
+    }
+
+    fn reaped(&self, pid: pid_t, status: c_int) -> Answer {
+        let Some(reaped_callback) = self.hooks.reaped_callback else { return Answer::Unknown };
+        // SAFETY: as above.
+        match unsafe { reaped_callback(pid, status, self.user) } {
+            0 => Answer::Noted,
+            ERROR_UNKNOWN_CHILD => Answer::Unknown,
+            rc => Answer::Failed(rc),
+        }
+    }
+}
+
+fn owner(number: libxl_sigchld_owner) -> Option<Owner> {
+    match number {
+        libxl_sigchld_owner_libxl => Some(Owner::Libxl),
+        libxl_sigchld_owner_mainloop => Some(Owner::Mainloop),
+        libxl_sigchld_owner_libxl_always => Some(Owner::Always),
+        libxl_sigchld_owner_libxl_always_selective_reap => Some(Owner::Selective),
+        _ => None,
+    }
+}
+
 /// Says how children are dealt with.
 ///
 /// A NULL `hooks` means libxl_sigchld_owner_libxl without functions, which is the default. Keep `*hooks` valid as long
-/// as the context. Call it right after libxl_ctx_alloc: it must not be called while the library may have a child.
+/// as the context. Call it right after libxl_ctx_alloc and the registration of hooks: it must not be called while the
+/// library may have a child.
 ///
-/// This goes to libxenlight, whose children they are. Without libxenlight in the process this library starts no
-/// children and leaves SIGCHLD alone; a mode is accepted and has no effect.
+/// With libxl_sigchld_owner_libxl_always and libxl_sigchld_owner_libxl_always_selective_reap a handler of SIGCHLD is
+/// there from now on, with SA_RESTART and SA_NOCLDSTOP; and with libxl_sigchld_owner_libxl while the library has a
+/// child. What was there before, which is to be SIG_DFL or SIG_IGN, comes back when no context needs the handler any
+/// more. At least one thread must have SIGCHLD unblocked.
 ///
-/// A NULL or unknown `ctx`, or an owner that does not exist, is logged and changes nothing.
+/// A NULL or unknown `ctx`, an owner that does not exist, and a call while the library has a child are logged and change
+/// nothing. A handler of the application's own is logged too, and stays: the library's own children are cared for all
+/// the same, but nobody tells it of others.
 ///
 /// # Safety
 ///
@@ -78,15 +127,30 @@ pub unsafe extern "C" fn libxl_childproc_setmode(
             return unsafe { (real.libxl_childproc_setmode)(ctx, hooks.cast(), user) };
         }
         let Ok(context) = context(name, ctx) else { return };
+        let default = libxl_childproc_hooks {
+            chldowner: libxl_sigchld_owner_libxl,
+            fork_replacement: None,
+            reaped_callback: None,
+        };
         // SAFETY: NULL, or the caller's table.
-        let owner = unsafe { hooks.as_ref() }.map_or(libxl_sigchld_owner_libxl, |hooks| hooks.chldowner);
-        if owner > libxl_sigchld_owner_libxl_always_selective_reap {
-            invalid(&context, name, &format!("there is no SIGCHLD owner {owner}"));
+        let hooks = unsafe { hooks.as_ref() }.copied().unwrap_or(default);
+        let Some(owner) = owner(hooks.chldowner) else {
+            invalid(&context, name, &format!("there is no SIGCHLD owner {}", hooks.chldowner));
+            return;
+        };
+        if let Some((real, _)) = real
+            && beside::would_abort(real, owner)
+        {
+            invalid(&context, name, "the application has a handler of SIGCHLD, which stays; nothing is changed");
+            return;
+        }
+        if let Err(error) = context.set_childproc(owner, Arc::new(Table { hooks, user })) {
+            failed(&context, name, &error);
             return;
         }
         if let Some((real, ctx)) = real {
-            // SAFETY: the caller's arguments, and the context that stands beside ours.
-            unsafe { (real.libxl_childproc_setmode)(ctx, hooks.cast(), user) };
+            // SAFETY: the context that stands beside ours.
+            unsafe { beside::set_childproc(real, ctx, owner) };
         }
     })
 }
@@ -96,8 +160,8 @@ pub unsafe extern "C" fn libxl_childproc_setmode(
 /// Only with libxl_sigchld_owner_mainloop, by an application that reaps all children of the process. `status` is what
 /// waitpid stored. Not to be called from a signal handler.
 ///
-/// Returns 0 if the child was the library's; ERROR_UNKNOWN_CHILD, with nothing logged, if it was not (without
-/// libxenlight in the process none is); ERROR_INVAL for a NULL or unknown `ctx`.
+/// Returns 0 if the child was the library's, and was started with this context; ERROR_UNKNOWN_CHILD, with nothing
+/// logged, if it was not; ERROR_INVAL for a NULL or unknown `ctx`, or with another owner.
 ///
 /// # Safety
 ///
@@ -107,11 +171,17 @@ pub unsafe extern "C" fn libxl_childproc_setmode(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_childproc_reaped(ctx: *mut libxl_ctx, pid: pid_t, status: c_int) -> c_int {
     entry!("libxl_childproc_reaped", ERROR_FAIL, {
-        match (context("libxl_childproc_reaped", ctx), real(ctx)) {
-            (Err(rc), _) => rc,
-            // SAFETY: the caller's arguments, and the context that stands beside ours.
-            (Ok(_), Some((real, ctx))) => unsafe { (real.libxl_childproc_reaped)(ctx, pid, status) },
-            (Ok(_), None) => ERROR_UNKNOWN_CHILD,
+        let name = "libxl_childproc_reaped";
+        let context = match context(name, ctx) {
+            Ok(context) => context,
+            Err(rc) => return rc,
+        };
+        match (context.childproc_reaped(pid, status), real(ctx)) {
+            (Ok(true), _) => 0,
+            // SAFETY: the caller's arguments, and the context that stands beside ours, with this owner.
+            (Ok(false), Some((real, ctx))) => unsafe { (real.libxl_childproc_reaped)(ctx, pid, status) },
+            (Ok(false), None) => ERROR_UNKNOWN_CHILD,
+            (Err(error), _) => failed(&context, name, &error),
         }
     })
 }
@@ -122,7 +192,7 @@ pub unsafe extern "C" fn libxl_childproc_reaped(ctx: *mut libxl_ctx, pid: pid_t,
 /// looks at its own children, reaps those that have ended, and touches no others. Not to be called from a signal
 /// handler.
 ///
-/// A NULL or unknown `ctx` is logged and nothing is done.
+/// A NULL or unknown `ctx`, or another owner, is logged and nothing is done.
 ///
 /// # Safety
 ///
@@ -132,10 +202,15 @@ pub unsafe extern "C" fn libxl_childproc_reaped(ctx: *mut libxl_ctx, pid: pid_t,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
     entry!("libxl_childproc_sigchld_occurred", (), {
-        let Ok(_context) = context("libxl_childproc_sigchld_occurred", ctx) else { return };
-        if let Some((real, ctx)) = real(ctx) {
-            // SAFETY: the context that stands beside ours.
-            unsafe { (real.libxl_childproc_sigchld_occurred)(ctx) };
+        let name = "libxl_childproc_sigchld_occurred";
+        let Ok(context) = context(name, ctx) else { return };
+        match (context.childproc_sigchld_occurred(), real(ctx)) {
+            // SAFETY: the context that stands beside ours, with this owner.
+            (Ok(()), Some((real, ctx))) => unsafe { (real.libxl_childproc_sigchld_occurred)(ctx) },
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                failed(&context, name, &error);
+            }
         }
     })
 }
@@ -145,7 +220,7 @@ pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
 /// One call, with any context of the parent's, does it for all of them. Until it has returned, no other function of
 /// this library may be called in the child, and the child must not fork or touch SIGCHLD. After it the parent's contexts
 /// do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
-/// are closed in the child, and the parent notices nothing.
+/// are closed in the child, its handler of SIGCHLD is replaced by what was there before, and the parent notices nothing.
 ///
 /// May be called before an exec. A NULL or unknown `ctx`, as in a second call, is logged; our contexts are forgotten all
 /// the same, but libxenlight, which wants a context of the parent's, is not told.
