@@ -296,6 +296,8 @@ pub struct libxl_device_disk {
     pub hidden_disk: *mut c_char,
     /// Whether the guest trusts the backend with its data.
     pub trusted: libxl_defbool,
+    // From Xen 4.19 on, `grant_usage`, a libxl_defbool, is in the padding here. Size and offsets are the same; zero is what
+    // libxl takes for "not said", so events that are made without it are good for both.
 }
 
 /// The part of an event that only LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN has.
