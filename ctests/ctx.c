@@ -274,6 +274,33 @@ TEST_WITH(without_descriptors_alloc_and_enable_fail_and_leave_nothing, NOT_UNDER
     close_context(ctx);
 }
 
+/* What the first poll, or the first wait, needs besides. */
+TEST_WITH(without_descriptors_a_first_poll_or_wait_fails_and_a_later_one_works, NOT_UNDER_VALGRIND)
+{
+    libxl_ctx *ctx = open_context();
+    libxl_event *event = UNTOUCHED;
+    struct pollfd fds[8];
+    int nfds = COUNT(fds), timeout = -1, open;
+
+    enable(ctx, NOBODY, 1);
+    open = count_open();
+    limit_descriptors(room_for(0));
+    if (OURS("first-poll")) {
+        CHECK_EQUAL(libxl_osevent_beforepoll(ctx, &nfds, fds, &timeout, no_time), ERROR_FAIL);
+        CHECK_EQUAL(nfds, COUNT(fds));
+        CHECK_EQUAL(libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), ERROR_FAIL);
+    } else {
+        CHECK_EQUAL(libxl_osevent_beforepoll(ctx, &nfds, fds, &timeout, no_time), 0);
+    }
+    CHECK(event == UNTOUCHED);
+    CHECK_EQUAL(count_open(), open);
+    limit_descriptors(1024);
+    expect_death(ctx, NOBODY, 1);
+    nfds = COUNT(fds);
+    CHECK_EQUAL(libxl_osevent_beforepoll(ctx, &nfds, fds, &timeout, no_time), 0);
+    close_context(ctx);
+}
+
 /* A library that threw SIGCHLD about would break programs with children of their own. */
 TEST(no_signal_handler_is_installed)
 {

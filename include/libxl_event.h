@@ -693,7 +693,8 @@ typedef struct libxl_osevent_hooks {
  * Any thread may wait on the descriptor at any time; what is enabled or disabled meanwhile takes effect at once.
  *
  * Returns 0; ERROR_BUFFERFULL if there was no room; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `nfds_io` or
- * `timeout_upd`, or a NULL `fds` with `*nfds_io` greater than 0.
+ * `timeout_upd`, or a NULL `fds` with `*nfds_io` greater than 0; ERROR_FAIL if the descriptor, which the first call
+ * makes, cannot be had.
  *
  * # Safety
  *

@@ -27,7 +27,8 @@ use crate::context::{Context, OsEventHooks};
 /// Any thread may wait on the descriptor at any time; what is enabled or disabled meanwhile takes effect at once.
 ///
 /// Returns 0; ERROR_BUFFERFULL if there was no room; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `nfds_io` or
-/// `timeout_upd`, or a NULL `fds` with `*nfds_io` greater than 0.
+/// `timeout_upd`, or a NULL `fds` with `*nfds_io` greater than 0; ERROR_FAIL if the descriptor, which the first call
+/// makes, cannot be had.
 ///
 /// # Safety
 ///
@@ -61,8 +62,16 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
             *room = have;
             return invalid(&context, name, "the array is NULL, though it is said to have room");
         };
-        *entry = pollfd { fd: context.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        0
+        match context.fd() {
+            Ok(fd) => {
+                *entry = pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+                0
+            }
+            Err(error) => {
+                *room = have;
+                failed(&context, name, &error)
+            }
+        }
     })
 }
 
@@ -98,7 +107,7 @@ pub unsafe extern "C" fn libxl_osevent_afterpoll(ctx: *mut libxl_ctx, nfds: c_in
         }
         // SAFETY: not null, so that many entries.
         let fds = unsafe { std::slice::from_raw_parts(fds, count) };
-        let ours = context.fd().as_raw_fd();
+        let Some(ours) = context.known_fd() else { return };
         let Some(entry) = fds.iter().find(|entry| entry.fd == ours && entry.revents != 0) else { return };
         if entry.revents & libc::POLLNVAL != 0 {
             invalid(&context, name, "the library's descriptor has been closed by someone else");
@@ -287,7 +296,7 @@ pub unsafe extern "C" fn libxl_osevent_occurred_fd(
         let (name, _) = ("libxl_osevent_occurred_fd", events);
         let Some(context) = occurrence(name, ctx) else { return };
         // Anything else is late, or made up. Whether there is something to do, the descriptor itself knows.
-        if for_libxl.addr() == ctx.addr() && fd == context.fd().as_raw_fd() && revents & libc::POLLNVAL == 0 {
+        if for_libxl.addr() == ctx.addr() && Some(fd) == context.known_fd() && revents & libc::POLLNVAL == 0 {
             context.occurred();
         }
     })

@@ -6,6 +6,7 @@
 //! to open. The thread that holds it may come in again (from a hook), and is let through.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -138,19 +139,17 @@ impl Context {
     fn install_store(&self, state: &mut State, store: Store) -> Result<()> {
         let failed = |errno| Error::os("waiting for xenstored's watches", errno);
         self.reactor.add(store.fd(), libc::POLLIN, Token::Watch.into()).map_err(failed)?;
-        if let Some(hangup) = store.hangup_fd() {
-            use std::os::fd::AsRawFd;
-            if let Err(errno) = self.reactor.add(hangup.as_raw_fd(), libc::POLLRDHUP, Token::Hangup.into()) {
-                self.reactor.remove(store.fd());
-                return Err(failed(errno));
-            }
+        if let Some(hangup) = store.hangup_fd()
+            && let Err(errno) = self.reactor.add(hangup.as_raw_fd(), libc::POLLRDHUP, Token::Hangup.into())
+        {
+            self.reactor.remove(store.fd());
+            return Err(failed(errno));
         }
         state.store = Some(store);
         Ok(())
     }
 
     fn uninstall_store(&self, store: &Store) {
-        use std::os::fd::AsRawFd;
         self.reactor.remove(store.fd());
         if let Some(hangup) = store.hangup_fd() {
             self.reactor.remove(hangup.as_raw_fd());
@@ -198,7 +197,7 @@ impl Context {
 
     fn register_in_gate(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let Some(hooks) = state.os_hooks.clone().filter(|_| !state.registered) else { return Ok(()) };
-        let fd = self.raw_fd();
+        let fd = self.open_fd(state)?.as_raw_fd();
         MutexGuard::unlocked(state, || hooks.fd_register(fd)).map_err(Error::Hook)?;
         state.registered = true;
         Ok(())
@@ -216,15 +215,9 @@ impl Context {
         if state.armed || !state.companion.is_empty() || !state.children.is_idle() || !state.registered {
             return;
         }
-        let Some(hooks) = state.os_hooks.clone() else { return };
+        let (Some(hooks), Some(fd)) = (state.os_hooks.clone(), self.known_fd()) else { return };
         state.registered = false;
-        let fd = self.raw_fd();
         MutexGuard::unlocked(state, || hooks.fd_deregister(fd));
-    }
-
-    fn raw_fd(&self) -> i32 {
-        use std::os::fd::AsRawFd;
-        self.fd().as_raw_fd()
     }
 
     /// The idle connection has hung up: the daemon is gone. Looks for it again soon.

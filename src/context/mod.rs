@@ -203,8 +203,26 @@ impl Context {
     }
 
     /// The one descriptor that everything hangs off: readable when [`Context::occurred`] has something to do.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.reactor.fd()
+    /// Made when it is first asked for, which may fail.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>> {
+        match self.reactor.fd() {
+            Some(fd) => Ok(fd),
+            None => self.open_fd(&self.state.lock()),
+        }
+    }
+
+    /// The same descriptor, if it has been asked for.
+    pub fn known_fd(&self) -> Option<RawFd> {
+        self.reactor.fd().map(|fd| fd.as_raw_fd())
+    }
+
+    fn open_fd(&self, state: &State) -> Result<BorrowedFd<'_>> {
+        let fd = self.reactor.open_fd()?;
+        // Events may have been queued before there was anything to raise.
+        if state.application_woken {
+            self.reactor.wake_application();
+        }
+        Ok(fd)
     }
 
     /// Whether there is a context of libxenlight's beside this one.
@@ -296,7 +314,7 @@ impl Context {
             hypervisor::abandon(take(&self.inherited.hypervisor));
         }
         let hangup = self.inherited.hangup.swap(-1, Ordering::Relaxed);
-        for fd in self.reactor.descriptors().into_iter().chain([hangup]) {
+        for fd in self.reactor.descriptors().chain([hangup]) {
             // SAFETY: descriptors of our own that nothing in this process uses any more, or -1.
             unsafe { libc::close(fd) };
         }

@@ -49,6 +49,7 @@ impl Context {
                 self.arrived.wait(&mut state);
                 continue;
             }
+            self.reactor.prepare_wait()?;
             state.polling = true;
             MutexGuard::unlocked(&mut state, || self.reactor.wait());
             state.polling = false;

@@ -53,13 +53,13 @@ const SHUTDOWN: u64 = 1 << 1;
 const DEATH: u64 = 1 << 2;
 
 fn readable(context: &Context) -> bool {
-    let mut fds = [PollFd::new(context.fd(), PollFlags::POLLIN)];
+    let mut fds = [PollFd::new(context.fd().unwrap(), PollFlags::POLLIN)];
     nix::poll::poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
 }
 
 /// Waits until the context's descriptor is readable.
 fn await_readable(context: &Context) {
-    let mut fds = [PollFd::new(context.fd(), PollFlags::POLLIN)];
+    let mut fds = [PollFd::new(context.fd().unwrap(), PollFlags::POLLIN)];
     let patience = PollTimeout::try_from(PATIENCE).unwrap();
     assert_eq!(nix::poll::poll(&mut fds, patience).unwrap(), 1, "the descriptor stays silent");
 }

@@ -11,7 +11,8 @@
 //! Everything that a context waits for is in the inner epoll, level-triggered. Two kinds of waiters look at it: the
 //! application's own loop through the outer epoll, the only descriptor that it ever sees, and at most one thread inside
 //! `libxl_event_wait`. Each kind has a wake-up of its own, for "look at the queue": only its own kind takes it back, so
-//! neither can swallow the other's.
+//! neither can swallow the other's. What a kind of waiter needs is made when the first of its kind turns up: most programs
+//! have one kind.
 //!
 //! **Liveness.** Whoever waits is woken by whatever becomes ready, when added before or during the wait:
 //!
@@ -29,6 +30,7 @@
 mod timers;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -69,46 +71,76 @@ pub struct Ready {
 #[derive(Debug)]
 pub struct Reactor {
     inner: Epoll,
-    outer: Epoll,
-    application: EventFd,
-    waiter: EventFd,
     timer: TimerFd,
+    application: OnceLock<Application>,
+    waiter: OnceLock<EventFd>,
+}
+
+/// What the application's own loop looks at.
+#[derive(Debug)]
+struct Application {
+    outer: Epoll,
+    wake_up: EventFd,
+}
+
+fn epoll() -> Result<Epoll> {
+    Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| Error::os("creating an epoll descriptor", errno))
+}
+
+fn eventfd() -> Result<EventFd> {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map_err(|errno| Error::os("creating an eventfd", errno))
+}
+
+fn add_readable(to: &Epoll, source: impl AsFd, token: u64) -> Result<()> {
+    to.add(source, EpollEvent::new(EpollFlags::EPOLLIN, token))
+        .map_err(|errno| Error::os("filling an epoll descriptor", errno))
 }
 
 impl Reactor {
-    /// Creates the descriptors; `timer_token` is reported when the timer runs out.
+    /// Creates the descriptors that every context needs; `timer_token` is reported when the timer runs out.
     pub fn new(timer_token: u64) -> Result<Self> {
-        let failed = |what: &'static str| move |errno| Error::os(what, errno);
-        let epoll = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("creating an epoll descriptor"));
-        let eventfd = || {
-            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(failed("creating an eventfd"))
-        };
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
-            .map_err(failed("creating a timerfd"))?;
-        let reactor = Reactor { inner: epoll()?, outer: epoll()?, application: eventfd()?, waiter: eventfd()?, timer };
-        let fill = || {
-            reactor.inner.add(&reactor.timer, EpollEvent::new(EpollFlags::EPOLLIN, timer_token))?;
-            reactor.outer.add(&reactor.inner.0, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-            reactor.outer.add(&reactor.application, EpollEvent::new(EpollFlags::EPOLLIN, 0))
-        };
-        fill().map_err(failed("filling an epoll descriptor"))?;
-        Ok(reactor)
+            .map_err(|errno| Error::os("creating a timerfd", errno))?;
+        let inner = epoll()?;
+        add_readable(&inner, &timer, timer_token)?;
+        Ok(Reactor { inner, timer, application: OnceLock::new(), waiter: OnceLock::new() })
     }
 
-    /// The application's descriptor: readable when there is something to do.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.outer.0.as_fd()
+    /// The application's descriptor, if it has asked for it: readable when there is something to do.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.application.get().map(|application| application.outer.0.as_fd())
+    }
+
+    /// The same; makes it if there is none. Its wake-up isn't raised then.
+    pub fn open_fd(&self) -> Result<BorrowedFd<'_>> {
+        if self.application.get().is_none() {
+            let application = Application { outer: epoll()?, wake_up: eventfd()? };
+            add_readable(&application.outer, &self.inner.0, 0)?;
+            add_readable(&application.outer, &application.wake_up, 0)?;
+            // Whoever comes here holds the context's lock: nobody else has set it.
+            let _ = self.application.set(application);
+        }
+        self.fd().ok_or_else(|| Error::Invalid("the descriptor was made and is not there".to_owned()))
+    }
+
+    /// Makes what [`Reactor::wait`] needs.
+    pub fn prepare_wait(&self) -> Result<()> {
+        if self.waiter.get().is_none() {
+            // As above.
+            let _ = self.waiter.set(eventfd()?);
+        }
+        Ok(())
     }
 
     /// All descriptors, for a forked child to close.
-    pub fn descriptors(&self) -> [RawFd; 5] {
-        [
-            self.outer.0.as_raw_fd(),
-            self.inner.0.as_raw_fd(),
-            self.application.as_fd().as_raw_fd(),
-            self.waiter.as_fd().as_raw_fd(),
-            self.timer.as_fd().as_raw_fd(),
-        ]
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let application = self.application.get().into_iter();
+        let application =
+            application.flat_map(|application| [application.outer.0.as_fd(), application.wake_up.as_fd()]);
+        let waiter = self.waiter.get().into_iter().map(AsFd::as_fd);
+        let others = [self.inner.0.as_fd(), self.timer.as_fd()].into_iter();
+        others.chain(application).chain(waiter).map(|fd| fd.as_raw_fd())
     }
 
     /// Adds a source. `events` are poll(2)'s. EEXIST if the descriptor is there already, EPERM if it is of a kind that is
@@ -138,10 +170,11 @@ impl Reactor {
         })
     }
 
-    /// Sleeps until a source is ready, the waiter's wake-up is raised, or a signal is caught.
+    /// Sleeps until a source is ready, the waiter's wake-up is raised, or a signal is caught. After
+    /// [`Reactor::prepare_wait`].
     pub fn wait(&self) {
-        let mut fds =
-            [PollFd::new(self.inner.0.as_fd(), PollFlags::POLLIN), PollFd::new(self.waiter.as_fd(), PollFlags::POLLIN)];
+        let fds = [Some(self.inner.0.as_fd()), self.waiter.get().map(AsFd::as_fd)];
+        let mut fds = fds.map(|fd| PollFd::new(fd.unwrap_or(self.inner.0.as_fd()), PollFlags::POLLIN));
         match nix::poll::poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             // ENOMEM is all that is left: give the system a moment rather than spin.
@@ -149,24 +182,24 @@ impl Reactor {
         }
     }
 
-    /// Raises the wake-up of the thread in [`Reactor::wait`].
+    /// Raises the wake-up of the thread in [`Reactor::wait`], if there is any such thread.
     pub fn wake_waiter(&self) {
-        let _ = self.waiter.write(1);
+        self.waiter.get().map(|waiter| waiter.write(1));
     }
 
     /// Takes it back.
     pub fn quiet_waiter(&self) {
-        let _ = self.waiter.read();
+        self.waiter.get().map(EventFd::read);
     }
 
-    /// Raises the wake-up of the application's loop.
+    /// Raises the wake-up of the application's loop, if that has our descriptor.
     pub fn wake_application(&self) {
-        let _ = self.application.write(1);
+        self.application.get().map(|application| application.wake_up.write(1));
     }
 
     /// Takes it back.
     pub fn quiet_application(&self) {
-        let _ = self.application.read();
+        self.application.get().map(|application| application.wake_up.read());
     }
 
     /// Lets the timer run out at `deadline`, at once if that is past.

@@ -7,14 +7,22 @@ use super::*;
 
 const TIMER: u64 = 7;
 
-fn readable(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+/// As every kind of waiter leaves it.
+fn reactor() -> Reactor {
+    let reactor = Reactor::new(TIMER).unwrap();
+    reactor.open_fd().unwrap();
+    reactor.prepare_wait().unwrap();
+    reactor
+}
+
+fn readable(reactor: &Reactor) -> bool {
+    let mut fds = [PollFd::new(reactor.open_fd().unwrap(), PollFlags::POLLIN)];
     nix::poll::poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
 }
 
 #[test]
 fn a_source_that_is_added_during_the_wait_ends_it() {
-    let reactor = Reactor::new(TIMER).unwrap();
+    let reactor = reactor();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(b"x").unwrap();
     let (about_to_wait, waits) = mpsc::channel();
@@ -27,40 +35,40 @@ fn a_source_that_is_added_during_the_wait_ends_it() {
         reactor.add(ours.as_raw_fd(), libc::POLLIN, 42).unwrap();
         waiter.join().unwrap();
     });
-    assert!(readable(reactor.fd()));
+    assert!(readable(&reactor));
     assert_eq!(reactor.ready().collect::<Vec<_>>(), [Ready { token: 42, revents: libc::POLLIN }]);
 }
 
 #[test]
 fn each_kind_of_waiter_has_a_wake_up_of_its_own() {
-    let reactor = Reactor::new(TIMER).unwrap();
-    assert!(!readable(reactor.fd()));
+    let reactor = reactor();
+    assert!(!readable(&reactor));
     reactor.wake_waiter();
-    assert!(!readable(reactor.fd()));
+    assert!(!readable(&reactor));
     reactor.wake_application();
-    assert!(readable(reactor.fd()));
+    assert!(readable(&reactor));
     reactor.wait();
     reactor.quiet_waiter();
-    assert!(readable(reactor.fd()));
+    assert!(readable(&reactor));
     reactor.quiet_application();
-    assert!(!readable(reactor.fd()));
+    assert!(!readable(&reactor));
 }
 
 #[test]
 fn the_timer_runs_out_also_for_a_time_that_is_past_or_zero() {
-    let reactor = Reactor::new(TIMER).unwrap();
+    let reactor = reactor();
     for deadline in [Duration::ZERO, now().saturating_sub(Duration::from_secs(1)), now() + Duration::from_millis(5)] {
         reactor.set_timer(deadline);
         reactor.wait();
         assert_eq!(reactor.ready().map(|ready| ready.token).collect::<Vec<_>>(), [TIMER]);
         reactor.quiet_timer();
-        assert!(!readable(reactor.fd()));
+        assert!(!readable(&reactor));
     }
 }
 
 #[test]
 fn a_descriptor_is_added_once_and_a_file_on_a_disk_is_refused() {
-    let reactor = Reactor::new(TIMER).unwrap();
+    let reactor = reactor();
     let (ours, _theirs) = UnixStream::pair().unwrap();
     reactor.add(ours.as_raw_fd(), libc::POLLIN, 1).unwrap();
     assert_eq!(reactor.add(ours.as_raw_fd(), libc::POLLOUT, 2), Err(Errno::EEXIST));
@@ -71,4 +79,19 @@ fn a_descriptor_is_added_once_and_a_file_on_a_disk_is_refused() {
     assert_eq!(reactor.ready().count(), 0);
     let file = std::fs::File::open("/proc/self/exe").unwrap();
     assert_eq!(reactor.add(file.as_raw_fd(), libc::POLLIN, 4), Err(Errno::EPERM));
+}
+
+#[test]
+fn what_nobody_has_asked_for_is_not_made() {
+    let reactor = Reactor::new(TIMER).unwrap();
+    reactor.wake_application();
+    reactor.wake_waiter();
+    assert_eq!(reactor.descriptors().count(), 2);
+    assert!(reactor.fd().is_none());
+    reactor.prepare_wait().unwrap();
+    assert_eq!(reactor.descriptors().count(), 3);
+    reactor.open_fd().unwrap();
+    reactor.open_fd().unwrap();
+    assert_eq!(reactor.descriptors().count(), 5);
+    assert!(!readable(&reactor));
 }
