@@ -131,7 +131,7 @@ fn teller(tell: Sender<Outcome>) -> Completion {
 fn drive_until(context: &Context, mut so: impl FnMut() -> bool) {
     let end = now() + PATIENCE;
     while !so() {
-        let mut fds = [PollFd::new(context.fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(context.fd().unwrap(), PollFlags::POLLIN)];
         // Not for ever: what is waited for may be on no descriptor. A signal may end it, too.
         let _ = nix::poll::poll(&mut fds, PollTimeout::from(20u8));
         context.occurred();

@@ -201,7 +201,7 @@ tests! {
         contexts.iter().for_each(|context| context.set_childproc(Owner::Selective, application()).unwrap());
         zombie(1);
         for context in &contexts {
-            let mut fds = [PollFd::new(context.fd(), PollFlags::POLLIN)];
+            let mut fds = [PollFd::new(context.fd().unwrap(), PollFlags::POLLIN)];
             let patience = PollTimeout::try_from(PATIENCE).unwrap();
             while nix::poll::poll(&mut fds, patience) != Ok(1) {
                 assert_eq!(Errno::last(), Errno::EINTR);
