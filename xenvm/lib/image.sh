@@ -37,11 +37,9 @@ ensure_image() {
     need_host cpio=cpio modprobe=kmod xz=xz-utils zstd=zstd gcc=gcc ld=binutils awk=gawk patchelf=patchelf \
         "$debian_keyring=debian-archive-keyring"
     lock_cache
-    if [ "$mode" = refresh ] || ! is_made packages "$(packages_stamp)"; then
-        if step "looking up the packages of Xen $release" resolve_packages; then
-            packages_stamp >"$cache/packages.stamp"
-        else
-            is_made packages "$(packages_stamp)" || die "no package list, and none from before"
+    if [ "$mode" = refresh ] || ! packages_are_resolved; then
+        if ! step "looking up the packages of Xen $release" resolve_packages; then
+            packages_are_resolved || die "no package list, and none from before"
             say "going on with the packages from before"
         fi
     fi
@@ -59,13 +57,8 @@ ensure_image() {
 }
 
 image_is_current() {
-    is_made packages "$(packages_stamp)" && is_made image "$(image_stamp)" &&
+    packages_are_resolved && is_made image "$(image_stamp)" &&
         is_made sysroot "$(part_stamp sysroot)"
-}
-
-# The list of packages is made from the release's names.
-packages_stamp() {
-    cat "$release_file" "$xenvm/lib/packages.sh" | sha256sum | cut -d' ' -f1
 }
 
 # What a part is made from: its packages and the scripts that make it.

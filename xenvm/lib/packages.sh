@@ -6,9 +6,10 @@
 # included, so the virtual machine depends on nothing that the host has, and
 # may be of another Debian release.  The mirrors are the host's own.
 #
-# $cache/packages is the resolved list ("kind name version", one a line; the
-# kinds are root, sysroot and boot: what is made from them); all else
-# is made from it.  `vm build` resolves anew, `vm run` takes what is there.
+# $cache/packages is the resolved list: "kind name version", one a line, where
+# the kinds (root, sysroot, boot) are what is made from them; its first line says
+# from what the list itself was made.  All else is made from it.  `vm build`
+# resolves anew, `vm run` takes what is there.
 
 # Its keys are those of all releases, also of those after the host's.
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -68,6 +69,7 @@ resolve_packages() {
     kernel=$(private_apt apt-cache depends "$release_kernel_package" | awk '$1 == "Depends:" { print $2; exit }')
     [ -n "$kernel" ] || { say "no package $release_kernel_package in $release_suite"; return 1; }
     {
+        echo "from $(list_stamp)"
         closure_of root "${release_dom0_packages[@]}" "${release_libvirt_packages[@]}"
         closure_of sysroot "${release_sysroot_packages[@]}"
         private_apt apt-cache policy "$kernel" "$release_hypervisor_package" |
@@ -78,6 +80,10 @@ resolve_packages() {
         { say "the packages of Xen $release could not be resolved"; return 1; }
     mv "$cache/packages.new" "$cache/packages"
 }
+
+# Is there a list, and of what this release names today?
+packages_are_resolved() { grep -qsxF "from $(list_stamp)" "$cache/packages"; }
+list_stamp() { cat "$release_file" "$xenvm/lib/packages.sh" | sha256sum | cut -d' ' -f1; }
 
 # download KIND: the packages of that kind, into apt's archive (those already
 # there are not fetched again); prints their file names.
@@ -105,7 +111,7 @@ download_packages() {
 # Remove downloaded packages that the list no longer names.
 prune_packages() {
     local file name wanted
-    wanted=$(awk '{ gsub(":", "%3a", $3); print $2 "_" $3 }' "$cache/packages")
+    wanted=$(awk 'NF == 3 { gsub(":", "%3a", $3); print $2 "_" $3 }' "$cache/packages")
     for file in "$cache"/apt/cache/archives/*.deb; do
         name=${file##*/}
         grep -qxF "${name%_*}" <<<"$wanted" || rm -f "$file"

@@ -28,7 +28,7 @@ sysroot_pkg_config() { with_sysroot env -u PKG_CONFIG_SYSROOT_DIR pkg-config "$@
 
 # stage_programs SHARE: fill lib/ and bin/.
 stage_programs() {
-    local share=$1 directory built
+    local share=$1 directory built options
     if [ -n "$library" ]; then
         [ -f "$library" ] || die "no library at $library"
         install -m 755 "$library" "$share/lib/libxlevent.so.1"
@@ -43,8 +43,12 @@ stage_programs() {
     # Not straight into the share: make could not cope with a space in its path.
     built=$(mktemp -d)
     for directory in examples ctests/vm ctests; do
-        with_sysroot env -u PKG_CONFIG_SYSROOT_DIR \
-            make -s --no-print-directory -C "$top/$directory" EVENTLIB="$event_lib" OUT="$built" ||
+        options=(EVENTLIB="$event_lib" OUT="$built")
+        # These use libxenlight's functions on events where they are linked with it.
+        if [ "$directory" = ctests ] && [ "$event_lib" = xlevent ]; then
+            options+=(CFLAGS="-O2 -g -DXLEVENT_STANDALONE")
+        fi
+        with_sysroot env -u PKG_CONFIG_SYSROOT_DIR make -s --no-print-directory -C "$top/$directory" "${options[@]}" ||
             { rm -r "$built"; die "could not build $directory"; }
     done
     cp "$built"/* "$share/bin/"
