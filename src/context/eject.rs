@@ -37,7 +37,7 @@ impl State {
         }
     }
 
-    /// Sees to it that it is looked at again: the last look failed a while ago.
+    /// Sees to it that it is looked at again: the time for that, which was set by the last look, has come.
     pub(super) fn retry_look(&mut self, id: DriveId) {
         if self.drives.retry(id) {
             self.outbox.push_back(Item::Look(id));
@@ -76,14 +76,27 @@ impl Context {
         result
     }
 
-    fn enable_in_gate(&self, state: &mut MutexGuard<'_, State>, devid: u32, mut generator: DiskEject) -> Result<Key> {
+    fn enable_in_gate(&self, state: &mut MutexGuard<'_, State>, devid: u32, generator: DiskEject) -> Result<Key> {
         if !state.armed {
             self.arm_in_gate(state)?;
         }
         let away = || Error::os("xenstored has gone away", Errno::ENOTCONN);
         let connection = state.store.as_ref().ok_or_else(away)?.connection();
+        let result = self.enable_on(state, &connection, devid, generator);
+        // It may be the last share by now, and wait.
+        MutexGuard::unlocked(state, || drop(connection));
+        result
+    }
+
+    fn enable_on(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        connection: &Connection,
+        devid: u32,
+        mut generator: DiskEject,
+    ) -> Result<Key> {
         let domid = generator.domid;
-        let (frontend, dev) = MutexGuard::unlocked(state, || find(&connection, domid, devid))?;
+        let (frontend, dev) = MutexGuard::unlocked(state, || find(connection, domid, devid))?;
         generator.dev = dev;
         // Before its watch is set, so that the first firing finds it.
         let (key, new) = state.drives.insert(frontend, generator);
@@ -129,7 +142,8 @@ impl Context {
             self.deliver_new(&mut state, event, domid);
         }
         if looked.is_some_and(|looked| looked.again) {
-            state.outbox.push_back(Item::Look(id));
+            // In another turn: while a guest writes without end, no call may be kept here by what other threads take in.
+            self.schedule(&mut state, now(), Later::Drive(id));
         }
         if let Some(error) = failure {
             if looked.is_some_and(|looked| looked.newly_failed) {

@@ -80,7 +80,7 @@ pub(super) enum Later {
     Rescan,
     /// Look for xenstored again.
     Reconnect,
-    /// Look at a drive again: the last look failed.
+    /// Look at a drive again: the last look failed, or its watch has fired meanwhile.
     Drive(DriveId),
     /// Call libxenlight for descriptors that are always ready.
     AlwaysReady,

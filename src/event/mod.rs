@@ -157,6 +157,17 @@ impl Event {
         self.raw().r#type
     }
 
+    /// Of an ejection: the drive's name, as the subscriber gave it.
+    pub fn vdev(&self) -> Option<&CStr> {
+        if self.event_type() != LIBXL_EVENT_TYPE_DISK_EJECT {
+            return None;
+        }
+        // SAFETY: the member that goes with this type.
+        let vdev = unsafe { self.raw().u.disk_eject.vdev };
+        // SAFETY: a string of the event's, if not null.
+        (!vdev.is_null()).then(|| unsafe { CStr::from_ptr(vdev) })
+    }
+
     /// What has happened.
     pub fn kind(&self) -> Kind {
         match self.event_type() {
@@ -213,5 +224,31 @@ fn free_strings(eject: &libxl_event_disk_eject) {
     ] {
         // SAFETY: null, or of the C allocator as all of an event; the event is going away.
         unsafe { libc::free(string.cast()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ejection_says_whose_drive_it_is_and_that_it_is_empty() {
+        let generator = DiskEject { domid: 5, user: 7, vdev: c"hdc".into(), dev: Some(c"xvdc".into()) };
+        let event = Event::of_ejection(&generator, Backend { domid: 3, kind: BackendKind::Tap }).unwrap();
+        assert_eq!((event.domid(), event.user(), event.kind()), (5, 7, Kind::DiskEject));
+        assert_eq!(event.vdev(), Some(c"hdc"));
+        // SAFETY: the member that goes with the type.
+        let disk = unsafe { &event.raw().u.disk_eject.disk };
+        assert_eq!((disk.backend_domid, disk.backend), (3, LIBXL_DISK_BACKEND_TAP));
+        assert_eq!((disk.format, disk.removable, disk.readwrite, disk.is_cdrom), (LIBXL_DISK_FORMAT_EMPTY, 1, 0, 1));
+        // SAFETY: strings of the event's.
+        let strings = unsafe { [CStr::from_ptr(disk.vdev), CStr::from_ptr(disk.pdev_path)] };
+        assert_eq!(strings, [c"xvdc", c""]);
+    }
+
+    #[test]
+    fn other_events_have_no_drive() {
+        let report = Report { domid: 5, uuid: [0; 16], user: 7, change: Change::Death };
+        assert_eq!(Event::from_report(&report).unwrap().vdev(), None);
     }
 }

@@ -135,7 +135,7 @@ struct Drive {
 /// The end of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Looked {
-    /// Another has to be taken, at once.
+    /// The watch has fired since it began: another has to be asked for, soon.
     pub again: bool,
     /// It has failed, and the one before had not.
     pub newly_failed: bool,
@@ -238,7 +238,7 @@ impl Drives {
     pub fn end(&mut self, id: DriveId, seen: Seen, tell: &mut dyn FnMut(&DiskEject, Backend)) -> Option<Looked> {
         let drive = self.drives.get_mut(&id)?;
         let again = drive.look == Look::UnderwayAndDue;
-        drive.look = if again { Look::Due } else { Look::None };
+        drive.look = Look::None;
 
         let failed = matches!(seen, Seen::Unknown | Seen::Ejection { acknowledged: false, .. });
         let newly_failed = failed && !drive.failing;
@@ -394,7 +394,8 @@ mod tests {
         assert!(!drives.ask(id), "nobody else looks meanwhile");
         let end = |drives: &mut Drives| drives.end(id, Seen::NoEjection, &mut |_, _| {});
         assert!(end(&mut drives).unwrap().again, "what the look may have missed is looked for");
-        assert!(!drives.ask(id), "it is the one that has ended the look who begins the next");
+        assert!(drives.retry(id));
+        assert!(!drives.ask(id));
         assert_eq!(drives.begin(id), Some(DRIVE));
         assert!(!end(&mut drives).unwrap().again);
         assert!(drives.ask(id));
