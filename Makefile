@@ -37,7 +37,7 @@ deps-test:
 
 ##@ Tests
 
-test: deps-test ## Run all tests; ends with the totals
+test: deps-test ## Run all tests; ends with the totals (XEN=4.20: on that release of Xen)
 	@scripts/test
 
 check-fmt: deps-test ## Check the formatting
@@ -58,7 +58,7 @@ test-c: deps-test ## Run the C tests (one: make test-c PROGRAM=event NAME=predic
 test-valgrind: deps-test ## Run the C tests under valgrind (one: make test-valgrind PROGRAM=event NAME=predicate)
 	@ctests/run --valgrind $(PROGRAM) $(NAME)
 
-test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENARIO=ends)
+test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENARIO=ends XEN=4.20)
 	@SCENARIOS="$(or $(SCENARIO),$(SCENARIOS))" scripts/test vm
 
 ##@ Real Xen
