@@ -185,14 +185,19 @@ pub enum Handler {
 
 impl Subscriber {
     /// Wakes the new subscriber from now on.
-    pub fn new() -> nix::Result<(Self, Handler)> {
+    pub fn new() -> nix::Result<Self> {
         let make = || Ok([EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into()]);
         let [eventfd] = Descriptor::make(make)?;
         let mut process = process::lock();
         let slot = fill_slot(eventfd.as_raw_fd());
         process.sigchld.users += 1;
-        let handler = if process.sigchld.install() { Handler::Ours } else { Handler::Foreign };
-        Ok((Subscriber { eventfd, slot }, handler))
+        process.sigchld.install();
+        Ok(Subscriber { eventfd, slot })
+    }
+
+    /// Whether the handler is there. If it isn't, this tries once more.
+    pub fn handler(&self) -> Handler {
+        if process::lock().sigchld.install() { Handler::Ours } else { Handler::Foreign }
     }
 
     /// Takes the wake-up back.

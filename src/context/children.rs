@@ -107,7 +107,10 @@ impl Context {
         state.children.owner = owner;
         let needed = state.children.want_sigchld() && !self.is_beside();
         match if needed { self.register_descriptor(&mut state) } else { Ok(()) } {
-            Ok(()) => self.settle_sigchld(&mut state),
+            Ok(()) => {
+                self.settle_sigchld(&mut state);
+                check_handler(&mut state);
+            }
             Err(error) => {
                 let line = Line::failure(Level::Error, "SIGCHLD isn't caught", &error);
                 state.outbox.push_back(Item::Log(line));
@@ -135,7 +138,9 @@ impl Context {
         }
         self.register_descriptor(&mut state)?;
         state.children.starting += 1;
-        self.settle_sigchld(&mut state);
+        if self.settle_sigchld(&mut state) {
+            check_handler(&mut state);
+        }
         let hooks = state.children.hooks.clone();
         let child = MutexGuard::unlocked(&mut state, || Child::new(command, &*hooks));
         state.children.starting -= 1;
@@ -258,18 +263,14 @@ impl Context {
 
     // ---- SIGCHLD ----
 
-    /// Begins or ends to catch SIGCHLD, as is wanted now.
-    fn settle_sigchld(&self, state: &mut State) {
+    /// Begins or ends to catch SIGCHLD, as is wanted now; whether it has begun.
+    fn settle_sigchld(&self, state: &mut State) -> bool {
         let wanted = state.children.want_sigchld() && !self.is_beside() && !state.closed;
         match (wanted, state.children.sigchld.take()) {
             (true, None) => match self.subscribe() {
-                Ok((subscriber, handler)) => {
+                Ok(subscriber) => {
                     state.children.sigchld = Some(subscriber);
-                    if handler == Handler::Foreign {
-                        let text = "SIGCHLD isn't caught: the application has a handler of its own, which stays; it \
-                                    should say so with libxl_childproc_setmode";
-                        state.outbox.push_back(Item::Log(Line::new(Level::Error, text)));
-                    }
+                    return true;
                 }
                 Err(errno) => {
                     let error = Error::os("making a descriptor for it", errno);
@@ -279,12 +280,13 @@ impl Context {
             (false, Some(subscriber)) => self.reactor.remove(subscriber.as_fd().as_raw_fd()),
             (_, as_it_is) => state.children.sigchld = as_it_is,
         }
+        false
     }
 
-    fn subscribe(&self) -> std::result::Result<(Subscriber, Handler), Errno> {
-        let (subscriber, handler) = Subscriber::new()?;
+    fn subscribe(&self) -> std::result::Result<Subscriber, Errno> {
+        let subscriber = Subscriber::new()?;
         self.reactor.add(subscriber.as_fd().as_raw_fd(), libc::POLLIN, Token::Sigchld.into())?;
-        Ok((subscriber, handler))
+        Ok(subscriber)
     }
 
     /// There was a SIGCHLD.
@@ -381,6 +383,15 @@ impl Context {
         }
         self.flush(state);
         Answer::Noted
+    }
+}
+
+/// Says so if the application has a handler where ours should be.
+fn check_handler(state: &mut MutexGuard<'_, State>) {
+    if state.children.sigchld.as_ref().is_some_and(|subscriber| subscriber.handler() == Handler::Foreign) {
+        let text = "SIGCHLD isn't caught: the application has a handler of its own, which stays; it should say so with \
+                    libxl_childproc_setmode";
+        log_later(state, Level::Error, text);
     }
 }
 
