@@ -5,7 +5,8 @@
 //! another thread holds one of those can never take it again. So we open and close handles inside [`undisturbed`], and a
 //! fork waits for that ([`hold`]). Nothing in there may call the application: it may hold a lock of its own while it forks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 /// std's lock and not parking_lot's: a child finds it as if the parent's other threads were still waiting for it, and
@@ -15,29 +16,28 @@ static FORK: RwLock<()> = RwLock::new(());
 thread_local! {
     /// This thread is inside `undisturbed`.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
-    /// The lock, from before this thread forks until after it has, in the parent and in the child.
-    static HELD: RefCell<Option<RwLockWriteGuard<'static, ()>>> = const { RefCell::new(None) };
+    /// The lock, from before this thread forks until after it has, in the parent and in the child. Without a destructor: its
+    /// registration takes memory for each thread, which the children of other threads lose.
+    static HELD: Cell<Option<ManuallyDrop<RwLockWriteGuard<'static, ()>>>> = const { Cell::new(None) };
 }
 
 /// Does something with Xen's libraries that no fork of another thread may fall into.
 pub fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
-    let inside = INSIDE.with(|inside| inside.replace(true));
+    let inside = INSIDE.replace(true);
     let _guard = (!inside).then(|| FORK.read().unwrap_or_else(PoisonError::into_inner));
     let result = work();
-    INSIDE.with(|inside_now| inside_now.set(inside));
+    INSIDE.set(inside);
     result
 }
 
 /// Before a fork: waits until nobody is in `undisturbed`.
 pub fn hold() {
-    if !INSIDE.try_with(Cell::get).unwrap_or(false) {
-        let guard = FORK.write().unwrap_or_else(PoisonError::into_inner);
-        // A thread that is ending has no such place any more: its child takes its chances.
-        let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
+    if !INSIDE.get() {
+        HELD.set(Some(ManuallyDrop::new(FORK.write().unwrap_or_else(PoisonError::into_inner))));
     }
 }
 
 /// After it, in the parent and in the child.
 pub fn release() {
-    let _ = HELD.try_with(|held| held.borrow_mut().take());
+    drop(HELD.take().map(ManuallyDrop::into_inner));
 }

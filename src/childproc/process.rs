@@ -8,8 +8,9 @@
 //! We reap nowhere but here, under the lock: a status that the kernel has given out is in its child's [`Fate`] before
 //! anybody can ask for it again.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -35,20 +36,19 @@ pub(super) fn lock() -> MutexGuard<'static, Process> {
 }
 
 thread_local! {
-    /// The lock, from before this thread forks until after it has, in the parent and in the child.
-    static HELD: RefCell<Option<MutexGuard<'static, Process>>> = const { RefCell::new(None) };
+    /// The lock, from before this thread forks until after it has, in the parent and in the child. Without a destructor: its
+    /// registration takes memory for each thread, which the children of other threads lose.
+    static HELD: Cell<Option<ManuallyDrop<MutexGuard<'static, Process>>>> = const { Cell::new(None) };
 }
 
 /// Before a fork.
 pub fn hold() {
-    let guard = lock();
-    // A thread that is ending has no such place any more: its child takes its chances.
-    let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
+    HELD.set(Some(ManuallyDrop::new(lock())));
 }
 
 /// After it, in the parent and in the child.
 pub fn release() {
-    let _ = HELD.try_with(|held| held.borrow_mut().take());
+    drop(HELD.take().map(ManuallyDrop::into_inner));
 }
 
 /// In a forked child: the handler goes, descriptors are closed, the parent's children are nobody's here.

@@ -4,9 +4,10 @@
 //! A pointer from C is looked up, never followed, so an unknown one is an error and not a crash. The registry is the
 //! one piece that all contexts share, and what a forked child has to find whole: see [`forget_all`].
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Context;
@@ -86,21 +87,20 @@ fn hold_during_fork() {
     static HOLD: Once = Once::new();
 
     thread_local! {
-        /// The lock, from before this thread forks until after it has, in the parent and in the child.
-        static HELD: RefCell<Option<RwLockWriteGuard<'static, Contexts>>> = const { RefCell::new(None) };
+        /// The lock, from before this thread forks until after it has, in the parent and in the child. Without a
+        /// destructor: its registration takes memory for each thread, which the children of other threads lose.
+        static HELD: Cell<Option<ManuallyDrop<RwLockWriteGuard<'static, Contexts>>>> = const { Cell::new(None) };
     }
 
     extern "C" fn lock() {
         forkguard::hold();
-        let guard = write();
-        // A thread that is ending has no such place any more: its child takes its chances.
-        let _ = HELD.try_with(|held| *held.borrow_mut() = Some(guard));
+        HELD.set(Some(ManuallyDrop::new(write())));
         process::hold();
     }
 
     extern "C" fn unlock() {
         process::release();
-        let _ = HELD.try_with(|held| held.borrow_mut().take());
+        drop(HELD.take().map(ManuallyDrop::into_inner));
         forkguard::release();
     }
 
