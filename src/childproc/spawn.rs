@@ -79,8 +79,7 @@ pub(super) fn spawn(command: &Command, hooks: &dyn Hooks) -> Result<Spawned> {
         return Err(Error::os(format!("forking for {}", command.program().display()), errno));
     }
     let fate = process::adopt(pid);
-    // The child does so too; whoever is first.
-    // SAFETY: no memory is involved; the child is held, so the number is its own.
+    // SAFETY: no memory is involved; the child is held, so the number is its own, and it has not become the program yet.
     unsafe { libc::setpgid(pid, pid) };
     Ok(Spawned { pid, fate, pidfd: open_pidfd(pid), output, gate: Gate(gate) })
 }
@@ -168,7 +167,6 @@ impl Plan<'_> {
         // SAFETY: calls that a signal handler may make; the descriptors are above those that are made here, the strings
         // and arrays are the parent's, of which this process has a copy, and end as C wants it.
         unsafe {
-            libc::setpgid(0, 0);
             // The kernel's own call, since libc's leaves out two signals, which may have been inherited as ignored.
             let by_default = [0u64; 4];
             for signal in 1..=LAST_SIGNAL {
