@@ -155,6 +155,36 @@ tests! {
         assert_eq!(application.forks.load(Ordering::Relaxed), 100);
     }
 
+    fn what_a_forked_process_still_has_open_does_not_keep_the_loop_busy() {
+        let (context, _log) = context();
+        let (pid, hear) = start(&context, &sh("sleep 1000 & echo $!; exec sleep 1000"));
+        // It has copies of everything, and does nothing with them.
+        // SAFETY: the process makes two calls, and is killed, if by the test's end.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            // SAFETY: as above.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                // SAFETY: as above.
+                unsafe { libc::pause() };
+            }
+        }
+        // It has written, and we have read.
+        drive_until(&context, || lives_as(pid, "sleep"));
+        // SAFETY: our own child.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        let outcome = await_outcome(&context, &hear);
+        assert_eq!(outcome.end, End::Signalled(libc::SIGKILL));
+        // With this the output ends, which nobody waits for any more.
+        let left: pid_t = text(&outcome).trim().parse().unwrap();
+        // SAFETY: the process that the child has started.
+        unsafe { libc::kill(left, libc::SIGKILL) };
+        drive_until(&context, || !lives(left));
+        drive_until(&context, || !is_readable(&context));
+        // SAFETY: the process above.
+        unsafe { libc::kill(copy, libc::SIGKILL) };
+    }
+
     fn a_forked_child_forgets_children_handler_and_descriptors() {
         let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         let before = count();

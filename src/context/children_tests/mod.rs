@@ -127,6 +127,11 @@ fn teller(tell: Sender<Outcome>) -> Completion {
     Box::new(move |outcome| tell.send(outcome).unwrap())
 }
 
+fn is_readable(context: &Context) -> bool {
+    let mut fds = [PollFd::new(context.fd().unwrap(), PollFlags::POLLIN)];
+    nix::poll::poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// Drives a context, as an application's loop does, until it is so.
 fn drive_until(context: &Context, mut so: impl FnMut() -> bool) {
     let end = now() + PATIENCE;
@@ -244,4 +249,9 @@ fn without(call: libc::c_long) {
 fn lives(pid: pid_t) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// Whether a process is there, and has become this program.
+fn lives_as(pid: pid_t, program: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == program)
 }
