@@ -15,33 +15,34 @@ use parking_lot::MutexGuard;
 
 use super::eject::EJECT_NODE;
 use super::outbox::Item;
+use super::targeting::{DOMAIN_TOKEN, RELEASE_TOKEN, Wanted, unwatch, watch_domains};
 use super::turn::{Later, Token};
 use super::{Context, State, log_later};
 use crate::error::{Error, Result};
 use crate::evgen::disk_eject::DriveId;
+use crate::evgen::targets::Targets;
 use crate::evgen::vbd::Frontend;
 use crate::reactor::{Monotonic, now};
 use crate::xen::hypervisor::Hypervisor;
 use crate::xen::log::{Level, Line};
-use crate::xen::store::{RELEASE_DOMAIN, Store};
+use crate::xen::store::Store;
 
 /// What a watch is for. Its token says so; xenstored and its logs see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Watch {
-    /// Domains that end.
+    /// Domains that end, or one.
     Release,
     /// A drive.
     Drive(DriveId),
 }
 
-const RELEASE_TOKEN: &CStr = c"xlevent";
 /// Before a drive's number.
 const DRIVE_TOKEN: &str = "xlevent-drive-";
 
 impl Watch {
     /// The watch of this token. Costs no allocation: there may be a firing for every domain of the host.
     pub(super) fn of(token: &CStr) -> Option<Watch> {
-        if token == RELEASE_TOKEN {
+        if token == RELEASE_TOKEN || token == DOMAIN_TOKEN {
             return Some(Watch::Release);
         }
         let number = token.to_str().ok()?.strip_prefix(DRIVE_TOKEN)?;
@@ -65,7 +66,7 @@ pub(super) struct Outage {
 
 /// The pause before the first try; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An outage of this length is a disaster. Trying goes on after it.
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
@@ -90,27 +91,35 @@ impl Context {
         self.settled.notify_all();
     }
 
-    /// Sees to it that generators are served; true if the watch was set by this call. On failure all is as before.
-    pub(super) fn arm(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
+    /// Sees to it that a domain's generators are served; true if a watch was set by this call which will have everything
+    /// looked at that has generators when the lock is given up. On failure all is as before.
+    pub(super) fn arm(&self, state: &mut MutexGuard<'_, State>, domid: u32) -> Result<bool> {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
-        if state.armed && state.gate.is_none() {
+        if state.armed && state.gate.is_none() && state.targets.covers(domid) {
             return Ok(false);
         }
         if !self.enter_gate(state) {
             // From a hook that this very step has called: it will be served when the step is done.
+            self.schedule(state, now(), Later::Retarget);
             return Ok(false);
         }
-        let result = if state.armed { Ok(false) } else { self.arm_in_gate(state).map(|()| true) };
+        let result = if state.armed {
+            // The new watch may have fired, and found nothing, before there is the generator.
+            self.watch_domain(state, domid).map(|()| false)
+        } else {
+            self.arm_in_gate(state, Some(domid)).map(|()| state.targets.tells_of(domid))
+        };
         self.leave_gate(state);
         result
     }
 
-    pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+    pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>, domid: Option<u32>) -> Result<()> {
         self.register_in_gate(state)?;
         let store = state.store.take();
         let need_hypervisor = state.hypervisor.is_none();
+        let wanted = state.wanted_domains(domid);
         let connected = MutexGuard::unlocked(state, || {
             let hypervisor = if need_hypervisor {
                 let (hypervisor, lines) = Hypervisor::open();
@@ -119,7 +128,7 @@ impl Context {
             } else {
                 None
             };
-            Ok((hypervisor, watched_store(store, &[])?))
+            Ok((hypervisor, watched_store(store, &[], &wanted)?))
         });
         let result = connected.and_then(|(hypervisor, store)| {
             if hypervisor.is_some() {
@@ -136,7 +145,7 @@ impl Context {
     }
 
     /// Puts a watched connection's descriptors into the reactor.
-    fn install_store(&self, state: &mut State, store: Store) -> Result<()> {
+    fn install_store(&self, state: &mut State, (store, targets): (Store, Targets)) -> Result<()> {
         let failed = |errno| Error::os("waiting for xenstored's watches", errno);
         self.reactor.add(store.fd(), libc::POLLIN, Token::Watch.into()).map_err(failed)?;
         if let Some(hangup) = store.hangup_fd()
@@ -146,6 +155,7 @@ impl Context {
             return Err(failed(errno));
         }
         state.store = Some(store);
+        state.targets = targets;
         Ok(())
     }
 
@@ -156,7 +166,7 @@ impl Context {
         }
     }
 
-    /// Takes the watch away when no generator is left.
+    /// Takes the watches away when no generator is left.
     pub(super) fn disarm(&self, state: &mut MutexGuard<'_, State>) {
         if !state.generates_nothing() || !state.armed || !self.enter_gate(state) {
             return;
@@ -165,10 +175,12 @@ impl Context {
         if state.generates_nothing() && state.armed {
             state.armed = false;
             state.outage = None;
+            let targets = state.targets.take();
             if let Some(mut store) = state.store.take() {
                 self.uninstall_store(&store);
                 let (store, result) = MutexGuard::unlocked(state, || {
-                    let result = store.unwatch(RELEASE_DOMAIN, RELEASE_TOKEN);
+                    let connection = store.connection();
+                    let result = targets.into_iter().try_for_each(|target| unwatch(&connection, target));
                     store.stop_idling();
                     // A connection that can't take a watch away is of no more use.
                     (result.is_ok().then_some(store), result)
@@ -224,6 +236,7 @@ impl Context {
     pub(super) fn store_lost(&self, state: &mut State) {
         let Some(store) = state.store.take() else { return };
         self.uninstall_store(&store);
+        state.targets = Targets::default();
         self.remember_connections(state);
         state.outbox.push_back(Item::Close(store));
         let line = Line::new(Level::Warn, "xenstored has gone away; waiting for it to come back");
@@ -243,11 +256,13 @@ impl Context {
         }
         if state.armed && state.store.is_none() {
             let drives: Vec<(DriveId, Frontend)> = state.drives.watched().collect();
-            let connected = MutexGuard::unlocked(&mut state, || watched_store(None, &drives));
+            let wanted = state.wanted_domains(None);
+            let connected = MutexGuard::unlocked(&mut state, || watched_store(None, &drives, &wanted));
             match connected.and_then(|store| self.install_store(&mut state, store)) {
                 Ok(()) => {
                     // None has come meanwhile, that takes the gate; but some may have gone.
                     drives.into_iter().for_each(|(id, frontend)| state.give_up_watch(id, frontend));
+                    state.retarget_later();
                     let outage =
                         state.outage.take().map_or(Duration::ZERO, |outage| now().saturating_sub(outage.since));
                     let text = format!("xenstored is back after {:.1} s", outage.as_secs_f64());
@@ -278,19 +293,19 @@ impl Context {
 
 /// A connection with our watches set: the given one if it is still good, else a new one.
 /// A store that is given is one that nothing else was watched on.
-fn watched_store(store: Option<Store>, drives: &[(DriveId, Frontend)]) -> Result<Store> {
+fn watched_store(store: Option<Store>, drives: &[(DriveId, Frontend)], wanted: &Wanted) -> Result<(Store, Targets)> {
     if let Some(mut store) = store {
-        // It may be from before a restart of the daemon.
-        if store.watch(RELEASE_DOMAIN, RELEASE_TOKEN).is_ok() {
-            return Ok(store);
+        // It may be from before a restart of the daemon. Then it can do nothing special, and gets one watch at least to fail.
+        if let Ok(targets) = watch_domains(&mut store, wanted) {
+            return Ok((store, targets));
         }
     }
     let mut store = Store::open()?;
-    store.watch(RELEASE_DOMAIN, RELEASE_TOKEN)?;
+    let targets = watch_domains(&mut store, wanted)?;
     for (id, frontend) in drives {
         store.connection().watch(&frontend.node(EJECT_NODE), &Watch::drive_token(*id))?;
     }
-    Ok(store)
+    Ok((store, targets))
 }
 
 #[cfg(test)]
@@ -300,6 +315,7 @@ mod tests {
     #[test]
     fn a_firing_is_told_by_its_token() {
         assert_eq!(Watch::of(RELEASE_TOKEN), Some(Watch::Release));
+        assert_eq!(Watch::of(DOMAIN_TOKEN), Some(Watch::Release));
         for id in [DriveId(0), DriveId(7), DriveId(u64::MAX)] {
             assert_eq!(Watch::of(&Watch::drive_token(id)), Some(Watch::Drive(id)));
         }

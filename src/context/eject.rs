@@ -78,7 +78,7 @@ impl Context {
 
     fn enable_in_gate(&self, state: &mut MutexGuard<'_, State>, devid: u32, generator: DiskEject) -> Result<Key> {
         if !state.armed {
-            self.arm_in_gate(state)?;
+            self.arm_in_gate(state, None)?;
         }
         let away = || Error::os("xenstored has gone away", Errno::ENOTCONN);
         let connection = state.store.as_ref().ok_or_else(away)?.connection();

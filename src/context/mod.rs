@@ -6,7 +6,7 @@
 //! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `companion` keeps libxenlight's
-//!   descriptors and timeouts, `eject` looks at drives, `children` has the child processes.
+//!   descriptors and timeouts, `eject` looks at drives, `targeting` sets the watches for domains, `children` has the child processes.
 
 mod arming;
 mod children;
@@ -19,6 +19,7 @@ mod liveness;
 mod outbox;
 mod registry;
 mod retrieval;
+mod targeting;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -36,6 +37,7 @@ use crate::event::{Event, Queue};
 use crate::evgen::disk_eject::Drives;
 use crate::evgen::domain_death::SuspendRule;
 use crate::evgen::monitor::{Key, Monitor};
+use crate::evgen::targets::Targets;
 use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
 use crate::xen::hypervisor::{self, Hypervisor};
 use crate::xen::log::{Level, Line, LogSink};
@@ -104,6 +106,8 @@ struct State {
     /// The application has been asked to watch our descriptor. Changed by the gate's holder only.
     registered: bool,
     monitor: Monitor,
+    /// The watches for domains that are set. Changed by the gate's holder, and forgotten with the connection.
+    targets: Targets,
     drives: Drives,
     hypervisor: Option<Hypervisor>,
     store: Option<Store>,
@@ -172,6 +176,7 @@ impl Context {
             os_hooks: None,
             registered: false,
             monitor: Monitor::new(suspend_rule()),
+            targets: Targets::default(),
             drives: Drives::default(),
             hypervisor,
             store,
@@ -257,12 +262,15 @@ impl Context {
     /// Generates DOMAIN_SHUTDOWN and DOMAIN_DEATH for a domain, beginning with its present state.
     pub fn enable_domain_death(&self, domid: u32, user: u64) -> Result<Key> {
         let mut state = self.state.lock();
-        let newly_armed = self.arm(&mut state)?;
+        let newly_armed = self.arm(&mut state, domid)?;
         let key = state.monitor.insert(domid, user);
         // A new watch fires once by itself, and everything is looked at then.
         if !newly_armed && !state.fresh_due {
             state.fresh_due = true;
             self.schedule(&mut state, now(), turn::Later::Fresh);
+        }
+        if state.retarget_later() {
+            self.flush(state);
         }
         Ok(key)
     }
@@ -273,6 +281,7 @@ impl Context {
         if !state.monitor.remove(key) {
             return Err(Error::Invalid(format!("no generator has the handle {:#x}", u64::from(key))));
         }
+        state.retarget_later();
         self.disarm(&mut state);
         self.flush(state);
         Ok(())

@@ -38,6 +38,8 @@ pub(super) enum Item {
     EndChild(Running),
     /// xenstored is to be looked for.
     Reconnect,
+    /// Watches for domains are to be set, or given up.
+    Retarget,
     /// A connection to a xenstored that has gone is to be closed, which waits for its thread to end.
     Close(Store),
     /// A drive is to be looked at.
@@ -73,6 +75,7 @@ impl Context {
             Item::Child(done, outcome) => self.child_done(done, outcome),
             Item::EndChild(running) => self.end_child(running),
             Item::Reconnect => self.reconnect(),
+            Item::Retarget => self.retarget(),
             Item::Close(store) => drop(store),
             Item::Look(id) => self.look_at_drive(id),
             Item::Unwatch(connection, id, frontend) => self.unwatch_drive(&connection, id, frontend),

@@ -80,6 +80,8 @@ pub(super) enum Later {
     Rescan,
     /// Look for xenstored again.
     Reconnect,
+    /// Set or give up watches for domains.
+    Retarget,
     /// Look at a drive again: the last look failed, or its watch has fired meanwhile.
     Drive(DriveId),
     /// Call libxenlight for descriptors that are always ready.
@@ -88,6 +90,15 @@ pub(super) enum Later {
     Child(u32),
     /// A timeout of libxenlight's.
     Libxl(TimeoutId),
+}
+
+/// What xenstored's firings give cause to look at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Looks {
+    /// All domains.
+    all: bool,
+    /// Some, which the monitor knows.
+    asked: bool,
 }
 
 /// A failed scan is tried again after 1, 10, 100 ms; then it is a disaster. If the application survives that, once a second.
@@ -119,10 +130,14 @@ impl Context {
     /// Takes in what is ready.
     pub(super) fn turn(&self, state: &mut State) {
         self.stirred.store(false, Ordering::Relaxed);
-        let (mut all, mut fresh) = (false, false);
+        let (mut all, mut fresh, mut asked) = (false, false, false);
         for ready in self.reactor.ready() {
             match Token::from(ready.token) {
-                Token::Watch => all |= self.drain_watches(state),
+                Token::Watch => {
+                    let looks = self.drain_watches(state);
+                    all |= looks.all;
+                    asked |= looks.asked;
+                }
                 Token::Hangup => self.store_lost(state),
                 Token::Libxl { fd, version } => state.companion.ready(fd, version, ready.revents, &mut state.outbox),
                 Token::Sigchld => self.sigchld(state),
@@ -136,6 +151,7 @@ impl Context {
                             Later::Fresh => fresh = true,
                             Later::Rescan => all = true,
                             Later::Reconnect => state.outbox.push_back(Item::Reconnect),
+                            Later::Retarget => state.outbox.push_back(Item::Retarget),
                             Later::Drive(id) => state.retry_look(id),
                             Later::AlwaysReady => self.always_ready(state),
                             Later::Child(id) => self.look_at_child(state, id),
@@ -151,27 +167,31 @@ impl Context {
         if fresh {
             state.fresh_due = false;
         }
-        if all || fresh {
+        if all || fresh || asked {
             self.scan(state, all);
         }
     }
 
-    /// Takes all firings off xenstored's queue, so that a burst is one scan; whether there were any of domains that ended.
-    /// Drives whose watches have fired are looked at from the outbox.
-    fn drain_watches(&self, state: &mut State) -> bool {
-        let mut released = false;
+    /// Takes all firings off xenstored's queue, so that a burst is one scan; says what there is to look at. Drives whose
+    /// watches have fired are looked at from the outbox.
+    fn drain_watches(&self, state: &mut State) -> Looks {
+        let mut looks = Looks::default();
         for _ in 0..FIRINGS_AT_ONCE {
             let Some(firing) = state.store.as_ref().and_then(Store::take_firing) else { break };
             match Watch::of(firing.token()) {
-                Some(Watch::Release) => released = true,
+                // It says that something may have become of that domain, and no more.
+                Some(Watch::Release) => match firing.domid() {
+                    Some(domid) => looks.asked |= state.monitor.ask(domid),
+                    None => looks.all = true,
+                },
                 Some(Watch::Drive(id)) => state.ask_for_look(id),
                 None => {}
             }
         }
-        released
+        looks
     }
 
-    /// Asks the hypervisor about all watched domains, or about those of new generators.
+    /// Asks the hypervisor about all watched domains, or about those of new generators and those asked for.
     pub(super) fn scan(&self, state: &mut State, all: bool) {
         if state.monitor.is_empty() {
             return;

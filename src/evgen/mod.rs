@@ -4,4 +4,5 @@
 pub mod disk_eject;
 pub mod domain_death;
 pub mod monitor;
+pub mod targets;
 pub mod vbd;

@@ -74,8 +74,11 @@ fn place(domid: u32) -> u32 {
 #[derive(Debug, Default)]
 pub struct Monitor {
     generators: BTreeMap<Key, DomainDeath>,
-    /// Places with generators that have not had their first look. Bounded by the number of places, also if nobody looks.
+    /// Places that wait for a look: those of new generators, and of domains whose own watch has fired. Bounded by the
+    /// number of places, also if nobody looks.
     fresh: BTreeSet<u32>,
+    /// How many domids that a domain can have there are generators for.
+    domains: usize,
     rule: SuspendRule,
 }
 
@@ -88,6 +91,7 @@ impl Monitor {
     /// Adds a generator. It hears of its domain's present state at the next [`Monitor::scan_fresh`].
     pub fn insert(&mut self, domid: u32, user: u64) -> Key {
         let key = Key::new(domid);
+        self.domains += usize::from(domid < DOMID_LIMIT && !self.has(domid));
         self.generators.insert(key, DomainDeath::new(domid, user));
         self.fresh.insert(key.place());
         key
@@ -96,6 +100,7 @@ impl Monitor {
     /// Removes a generator; whether there was one.
     pub fn remove(&mut self, key: Key) -> bool {
         let removed = self.generators.remove(&key).is_some();
+        self.domains -= usize::from(removed && key.place() < DOMID_LIMIT && !self.has(key.place()));
         if self.generators.is_empty() {
             self.fresh.clear();
         }
@@ -107,7 +112,32 @@ impl Monitor {
         self.generators.is_empty()
     }
 
-    /// Whether a generator waits for its first look.
+    /// How many domains have a generator; domids that no domain can have don't count.
+    pub fn domains(&self) -> usize {
+        self.domains
+    }
+
+    /// Their numbers, ascending. Takes time for each, so ask for few.
+    pub fn each_domain(&self) -> impl Iterator<Item = u32> {
+        let from = |place| self.generators.range(*Key::range(place).start()..).next().map(|(key, _)| key.place());
+        std::iter::successors(from(0), move |place| from(place + 1)).take_while(|place| *place < DOMID_LIMIT)
+    }
+
+    /// Whether a domid has a generator.
+    pub fn has(&self, domid: u32) -> bool {
+        self.generators.range(Key::range(place(domid))).next().is_some()
+    }
+
+    /// This domain is to be looked at in the next [`Monitor::scan_fresh`]. False if nobody there has anything left to tell.
+    pub fn ask(&mut self, domid: u32) -> bool {
+        let wanted = self.generators.range(Key::range(place(domid))).any(|(_, generator)| !generator.dead());
+        if wanted {
+            self.fresh.insert(place(domid));
+        }
+        wanted
+    }
+
+    /// Whether a place waits for a look.
     pub fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()
     }
@@ -126,17 +156,22 @@ impl Monitor {
         Ok(())
     }
 
-    /// The same when there is nothing to see but new generators' domains: only they are looked at. If one has news,
-    /// everything is looked at after all, so that whatever has happened comes in one order.
+    /// The same when there is nothing to see but new generators' domains, and those asked for: only they are looked at. If
+    /// one has news, everything is looked at after all, so that whatever has happened comes in one order.
     pub fn scan_fresh(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
-        if !self.fresh_are_quiet(host)? {
+        if self.all_are_fresh() || !self.fresh_are_quiet(host)? {
             return self.scan(host, tell);
         }
         self.fresh.clear();
         Ok(())
     }
 
-    /// Whether nobody at the new generators' places has anything to tell. Up to the first who has, looks are taken in.
+    /// Whether a look at them is a look at everything, which then needn't be taken twice. No, where to know would take long.
+    fn all_are_fresh(&self) -> bool {
+        self.fresh.len() <= FEW && self.generators.keys().all(|key| self.fresh.contains(&key.place()))
+    }
+
+    /// Whether nobody at the places that wait has anything to tell. Up to the first who has, looks are taken in.
     fn fresh_are_quiet(&mut self, host: &mut dyn Host) -> Result<bool, Errno> {
         let mut sweep = Sweep::new(self.fresh.len(), self.fresh.last().copied().unwrap_or(0));
         for &place in &self.fresh {
@@ -393,6 +428,52 @@ mod tests {
         assert_eq!(monitor.scan_fresh(&mut table, &mut |_| panic!("nothing is known")), Err(Errno::ENOMEM));
         assert!(monitor.has_fresh());
         assert_eq!(scan_fresh(&mut monitor, &mut table), [(1, 0, Change::Death), (2, 0, Change::Death)]);
+    }
+
+    #[test]
+    fn a_look_asked_for_costs_the_others_nothing_and_its_news_come_in_order() {
+        let mut table = Table::of(1..=10);
+        let mut monitor = Monitor::default();
+        for domid in 1..=10 {
+            monitor.insert(domid, 0);
+        }
+        scan(&mut monitor, &mut table);
+        (table.questions, table.longest) = (0, 0);
+        assert!(monitor.ask(7));
+        assert_eq!(scan_fresh(&mut monitor, &mut table), []);
+        assert_eq!((table.questions, table.longest), (1, 1));
+        table.edit(7, |info| info.shut_down(0));
+        table.domains.remove(&3);
+        assert!(monitor.ask(7));
+        assert_eq!(scan_fresh(&mut monitor, &mut table), [(3, 0, Change::Death), (7, 0, Change::Shutdown(0))]);
+        assert!(!monitor.ask(3), "the dead have nothing more to tell");
+        assert!(!monitor.ask(11), "nobody wants to know");
+        assert!(!monitor.has_fresh());
+    }
+
+    #[test]
+    fn one_domain_is_asked_about_once_also_when_it_has_news() {
+        let mut table = Table::of([5]);
+        let mut monitor = Monitor::default();
+        monitor.insert(5, 1);
+        monitor.insert(5, 2);
+        scan(&mut monitor, &mut table);
+        table.edit(5, |info| info.shut_down(0));
+        table.questions = 0;
+        monitor.ask(5);
+        assert_eq!(scan_fresh(&mut monitor, &mut table).len(), 2);
+        assert_eq!(table.questions, 1);
+    }
+
+    #[test]
+    fn domains_are_counted_once_each_whatever_their_generators() {
+        let mut monitor = Monitor::default();
+        let keys: Vec<Key> = [9, 4, 9, 40000, DOMID_LIMIT, 0, 4].map(|domid| monitor.insert(domid, 0)).into();
+        assert_eq!(monitor.each_domain().collect::<Vec<_>>(), [0, 4, 9]);
+        assert_eq!(monitor.domains(), 3);
+        let left: Vec<usize> = keys.into_iter().map(|key| (monitor.remove(key), monitor.domains()).1).collect();
+        assert_eq!(left, [3, 3, 2, 2, 2, 1, 0]);
+        assert!(!monitor.has(9));
     }
 
     #[test]

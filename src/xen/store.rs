@@ -8,13 +8,13 @@
 //! connection of our own is kept to the daemon's socket; the kernel reports its hang-up at once, and it costs nothing
 //! until then ([`Store::hangup_fd`]). When the daemon isn't reached through a socket (xenbus), there is none.
 
-use std::ffi::{CStr, OsStr, c_char, c_uint, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_uint, c_void};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use xenstore_sys::{
@@ -22,11 +22,32 @@ use xenstore_sys::{
     xs_unwatch, xs_watch, xs_write,
 };
 
+use crate::dynlib::{Library, function};
 use crate::error::{Error, Result};
 use crate::forkguard::undisturbed;
 
 /// Fires when a domain has shut down, is dying, or is gone; which one, nobody says.
 pub const RELEASE_DOMAIN: &CStr = c"@releaseDomain";
+
+/// The same for one domain alone. Only for a daemon that has such ([`Connection::watches_single_domains`]): an older one
+/// accepts it, fires once, and never again.
+pub fn release_of(domid: u32) -> CString {
+    // Letters and a number: there is no zero byte to fail for.
+    CString::new(format!("@releaseDomain/{domid}")).unwrap_or_default()
+}
+
+/// The bit of a daemon's features (`XENSTORE_SERVER_FEATURE_WATCHDEPTH`) that says that single domains can be watched.
+const FEATURE_WATCH_DEPTH: c_uint = 1 << 4;
+
+type GetFeaturesDomain = unsafe extern "C" fn(*mut xs_handle, c_uint, *mut c_uint) -> bool;
+
+/// libxenstore's question for a daemon's features, which releases before Xen 4.22 don't have. (Its
+/// `xs_get_features_supported` keeps the first answer for the life of the process, whatever daemon comes after.)
+fn get_features_domain() -> Option<GetFeaturesDomain> {
+    static FOUND: OnceLock<Option<GetFeaturesDomain>> = OnceLock::new();
+    // SAFETY: it is libxenstore's function of that name, which has this type.
+    *FOUND.get_or_init(|| unsafe { function!(Library::process(), c"xs_get_features_domain", GetFeaturesDomain) })
+}
 
 /// What xs_open gives. All of libxenstore's functions may be called from any thread.
 #[derive(Debug)]
@@ -53,7 +74,15 @@ impl Connection {
         self.0.0.as_ptr()
     }
 
-    /// Sets one more watch on a connection that has one already; it fires once at once.
+    /// Whether the daemon of this connection lets single domains be watched. It is asked each time.
+    pub fn watches_single_domains(&self) -> bool {
+        let Some(get_features_domain) = get_features_domain() else { return false };
+        let mut features: c_uint = 0;
+        // SAFETY: a live handle and a place for the answer; domain 0 has all that the daemon has.
+        unsafe { get_features_domain(self.raw(), 0, &mut features) && features & FEATURE_WATCH_DEPTH != 0 }
+    }
+
+    /// Sets a watch, which fires once at once.
     pub fn watch(&self, path: &CStr, token: &CStr) -> Result<()> {
         // SAFETY: a live handle and two C strings.
         if unsafe { xs_watch(self.raw(), path.as_ptr(), token.as_ptr()) } {
@@ -122,6 +151,12 @@ impl Firing {
         // SAFETY: libxenstore gives two C strings, the path and the token, in one allocation that lives as long as this.
         unsafe { CStr::from_ptr(*self.0.as_ptr().add(1)) }
     }
+
+    /// Of a firing of [`RELEASE_DOMAIN`] or [`release_of`]: the domain to look at, or `None` for all of them.
+    pub fn domid(&self) -> Option<u32> {
+        // SAFETY: as above.
+        released(unsafe { CStr::from_ptr(*self.0.as_ptr()) })
+    }
 }
 
 impl Drop for Firing {
@@ -129,6 +164,11 @@ impl Drop for Firing {
         // SAFETY: one allocation, which is ours.
         unsafe { libc::free(self.0.as_ptr().cast()) };
     }
+}
+
+/// The domain that a path speaks of, if it does of one.
+fn released(path: &CStr) -> Option<u32> {
+    path.to_str().ok()?.strip_prefix("@releaseDomain/")?.parse().ok()
 }
 
 /// A connection with its watches' descriptor, and the idle one that tells of the daemon's end.
@@ -154,30 +194,15 @@ impl Store {
         self.connection.clone()
     }
 
-    /// Sets a watch, which fires once at once. Waits for the daemon's answer, so call it without a lock. The first one
-    /// starts libxenstore's reading thread, and our idle connection.
-    pub fn watch(&mut self, path: &CStr, token: &CStr) -> Result<()> {
-        self.connection.watch(path, token)?;
-        let mut rest = || {
-            if self.fd() < 0 {
-                return Err(Error::os("making a descriptor for xenstored's watches", Errno::last()));
-            }
-            if self.idle.is_none() {
-                self.idle = idle_connection()?;
-            }
-            Ok(())
-        };
-        let result = rest();
-        if result.is_err() {
-            // Nothing half done: a connection may serve again.
-            let _ = self.unwatch(path, token);
+    /// Makes the watches' descriptor and the idle connection. Waits for the daemon to accept, so call it without a lock.
+    pub fn listen(&mut self) -> Result<()> {
+        if self.fd() < 0 {
+            return Err(Error::os("making a descriptor for xenstored's watches", Errno::last()));
         }
-        result
-    }
-
-    /// Takes a watch away. Waits for the daemon's answer, so call it without a lock.
-    pub fn unwatch(&self, path: &CStr, token: &CStr) -> Result<()> {
-        self.connection.unwatch(path, token)
+        if self.idle.is_none() {
+            self.idle = idle_connection()?;
+        }
+        Ok(())
     }
 
     /// Closes the idle connection: without a watch, nobody asks whether the daemon is there.
@@ -185,7 +210,7 @@ impl Store {
         self.idle = None;
     }
 
-    /// Readable when [`Store::take_firing`] has something. Exists once a watch has been set.
+    /// Readable when [`Store::take_firing`] has something.
     pub fn fd(&self) -> RawFd {
         // SAFETY: a live handle.
         unsafe { xs_fileno(self.connection.raw()) }
@@ -235,5 +260,20 @@ pub unsafe fn abandon(raw: *mut u8) {
     if !raw.is_null() {
         // SAFETY: the function for just this; the caller vouches for `raw`.
         unsafe { xs_daemon_destroy_postfork(raw.cast()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_names_no_domain_is_about_all() {
+        assert_eq!(released(&release_of(7)), Some(7));
+        for path in
+            [RELEASE_DOMAIN, c"@releaseDomain/", c"@releaseDomain/x", c"@introduceDomain/7", c"@releaseDomain/7/8", c""]
+        {
+            assert_eq!(released(path), None);
+        }
     }
 }
