@@ -59,13 +59,17 @@ static uint64_t looks_while_others_end(libxl_ctx *ctx, bool each_must_wake)
     return host_lists_asked() - asked;
 }
 
-TARGETED_TEST(the_ends_of_other_domains_wake_nobody)
+DOMAIN_TEST(the_ends_of_other_domains_wake_nobody)
 {
     libxl_ctx *ctx = open_context();
 
-    CHECK_EQUAL(looks_while_others_end(ctx, false), 1);
-    CHECK_EQUAL(domain_watches(), 1);
-    CHECK_EQUAL(release_watches(), 0);
+    if (OURS("single-domains")) {
+        CHECK_EQUAL(looks_while_others_end(ctx, false), 1);
+        CHECK_EQUAL(domain_watches(), 1);
+        CHECK_EQUAL(release_watches(), 0);
+    } else {
+        CHECK_AT_LEAST(looks_while_others_end(ctx, true), 30);
+    }
     close_context(ctx);
 }
 

@@ -10,6 +10,11 @@
 
 #include "check.h"
 
+bool host_has_newer_xenstored(void)
+{
+    return getenv("CTESTS_NEWER_XENSTORE") != NULL;
+}
+
 #ifndef CTESTS_XENSIM
 
 bool host_is_simulated(void)

@@ -19,6 +19,9 @@ void host_bring_up(void);
 /* After a test, also after one that was killed: only the control domain is left, everything works. */
 void host_reset(void);
 
+/* Whether xenstored can watch single domains, as from Xen 4.22 on: `ctests/run --newer-xenstore`. */
+bool host_has_newer_xenstored(void);
+
 /* ---- domains ---- */
 
 /* Why a domain shut down, as Xen numbers it. */

@@ -257,16 +257,33 @@ static void *take_firings(void *argument)
     }
 }
 
-/* With the lock. */
-static void start_thread(struct connection *connection)
+static void close_pipe(int fds[2])
+{
+    int error = errno;
+
+    close(fds[0]), close(fds[1]);
+    errno = error;
+}
+
+/* Where there is none yet and there must be one; whether that could be done. With the lock. */
+static bool start_thread(struct connection *connection)
 {
     if (!connection->newer || connection->threaded)
-        return;
-    if (REAL(xs_fileno)(connection->handle) < 0 || pipe2(connection->tell, O_CLOEXEC) != 0 ||
-        pipe2(connection->stop, O_CLOEXEC) != 0 ||
-        pthread_create(&connection->thread, NULL, take_firings, connection) != 0)
-        die("a thread for firings");
+        return true;
+    if (REAL(xs_fileno)(connection->handle) < 0 || pipe2(connection->tell, O_CLOEXEC) != 0)
+        return false;
+    if (pipe2(connection->stop, O_CLOEXEC) != 0) {
+        close_pipe(connection->tell);
+        return false;
+    }
+    errno = pthread_create(&connection->thread, NULL, take_firings, connection);
+    if (errno != 0) {
+        close_pipe(connection->tell);
+        close_pipe(connection->stop);
+        return false;
+    }
     connection->threaded = true;
+    return true;
 }
 
 /* ---- libxenstore's functions ---- */
@@ -313,8 +330,8 @@ static void forget(struct xs_handle *handle, bool forked)
                 die("ending a thread");
             pthread_join(connection->thread, NULL);
         }
-        close(connection->tell[0]), close(connection->tell[1]);
-        close(connection->stop[0]), close(connection->stop[1]);
+        close_pipe(connection->tell);
+        close_pipe(connection->stop);
     }
     while (connection->first) {
         struct firing *firing = connection->first;
@@ -441,7 +458,10 @@ bool xs_watch(struct xs_handle *handle, const char *path, const char *token)
     pthread_mutex_lock(&lock);
     connection = find(handle);
     if (connection) {
-        start_thread(connection);
+        if (!start_thread(connection)) {
+            pthread_mutex_unlock(&lock);
+            return false;
+        }
         if (one) {
             set = watch_domain(connection, path, token);
             pthread_mutex_unlock(&lock);
@@ -496,16 +516,16 @@ bool xs_unwatch(struct xs_handle *handle, const char *path, const char *token)
 int xs_fileno(struct xs_handle *handle)
 {
     struct connection *connection;
+    bool newer;
     int fd = -1;
 
     pthread_mutex_lock(&lock);
     connection = find(handle);
-    if (connection && connection->newer) {
-        start_thread(connection);
+    newer = connection && connection->newer;
+    if (newer && start_thread(connection))
         fd = connection->tell[0];
-    }
     pthread_mutex_unlock(&lock);
-    return fd >= 0 ? fd : REAL(xs_fileno)(handle);
+    return newer ? fd : REAL(xs_fileno)(handle);
 }
 
 char **xs_check_watch(struct xs_handle *handle)
