@@ -133,6 +133,29 @@ DOMAIN_TEST(a_burst_is_one_look_and_not_one_for_each)
     close_context(ctx);
 }
 
+/* Nor is a line made that nobody reads: a logger cannot say beforehand which it drops. */
+DOMAIN_TEST(domains_that_live_on_are_not_spoken_of_in_the_log)
+{
+    enum { WATCHED = 100, OTHERS = 10 };
+    libxl_ctx *ctx = open_context();
+    uint32_t i;
+    int lines;
+
+    host_create_many(FIRST, WATCHED + OTHERS);
+    enable_scattered(ctx, FIRST, WATCHED);
+    expect_silence(ctx);
+    lines = logged_lines;
+    for (i = 0; i < OTHERS; i++) {
+        host_destroy(FIRST + WATCHED + i);
+        expect_silence(ctx);
+    }
+    if (OURS("debug-lines"))
+        CHECK_EQUAL(logged_lines, lines);
+    else
+        CHECK_AT_LEAST(logged_lines - lines, WATCHED * OTHERS);
+    close_context(ctx);
+}
+
 /* ---- random lives ---- */
 
 /* What the test knows of a domain and of its generators, to say what the next look must find. */

@@ -91,7 +91,7 @@ END {
         sub(/:.*/, ":", scope)
         follow(test, scope)
         for (word in reached)
-            if (word ~ /^libxl_/) {
+            if (word ~ /^(libxl|xlevent)_/) {
                 all[word]++
                 real[word] += tests[test]
             }

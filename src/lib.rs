@@ -17,6 +17,7 @@
 //! | `companion` | the functions of a real libxenlight in the process |
 //! | `forkguard` | keeps forks out of moments that a child could not deal with |
 //! | `dynlib` | the dynamic linker |
+//! | [`stats`] | what a context counts |
 //! | [`abi`] | C's types |
 //! | [`error`] | what can go wrong |
 //!
@@ -39,4 +40,5 @@ pub mod event;
 pub mod evgen;
 mod forkguard;
 pub mod reactor;
+pub mod stats;
 pub mod xen;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The committed header is what the source says.
+//! The committed headers are what the source says.
 //!
-//! The header is the frame `src/capi/libxl_event.h.in` with each line `@FILE [tag]@` replaced by what cbindgen makes of
-//! `src/FILE`; `tag` asks for plain tagged structs (`struct x;` instead of `typedef struct x x;`).
+//! A header is a frame, `src/capi/libxl_event.h.in` or `src/capi/xlevent.h.in`, with each line `@FILE [tag]@` replaced by
+//! what cbindgen makes of `src/FILE`; `tag` asks for plain tagged structs (`struct x;` instead of `typedef struct x x;`).
 //! `UPDATE_HEADERS=1 cargo test --test header` (or `make headers`) writes it anew.
 
 use std::error::Error;
@@ -101,6 +101,13 @@ fn check(frame: &str, header_path: &str) -> Result<()> {
 #[test]
 fn libxl_event_h_is_what_the_source_says() {
     if let Err(why) = check("src/capi/libxl_event.h.in", "include/libxl_event.h") {
+        panic!("{why}");
+    }
+}
+
+#[test]
+fn xlevent_h_is_what_the_source_says() {
+    if let Err(why) = check("src/capi/xlevent.h.in", "include/xlevent.h") {
         panic!("{why}");
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The Rust types of the C boundary have the sizes, offsets and values of `ctests/header/abi.def`, the list that the C
-//! compiler checks against Xen's headers and ours. The list is read, not copied, and both must be complete: an entry
-//! without a Rust counterpart fails, and so does a row below that the list doesn't have.
+//! The Rust types of the C boundary have the sizes, offsets and values of `ctests/header/abi.def` and `extensions.def`,
+//! the lists that the C compiler checks against Xen's headers and ours. The lists are read, not copied, and both sides
+//! must be complete: an entry without a Rust counterpart fails, and so does a row below that the lists don't have.
 #![cfg(target_pointer_width = "64")]
 
 use std::collections::BTreeMap;
@@ -10,11 +10,12 @@ use std::mem::{align_of, offset_of, size_of};
 use xlevent::capi::childproc::*;
 use xlevent::capi::event::*;
 use xlevent::capi::osevent::*;
+use xlevent::capi::stats::*;
 use xlevent::capi::types::*;
 
 /// The entries of one kind, `KIND(a, b, …)`, each split at the commas outside parentheses.
 fn entries(kind: &str) -> Vec<Vec<String>> {
-    include_str!("../ctests/header/abi.def")
+    concat!(include_str!("../ctests/header/abi.def"), include_str!("../ctests/header/extensions.def"))
         .lines()
         .filter_map(|line| line.strip_prefix(kind)?.strip_prefix('(')?.strip_suffix(')'))
         .map(|inside| {
@@ -23,7 +24,8 @@ fn entries(kind: &str) -> Vec<Vec<String>> {
                 depth += i32::from(c == '(') - i32::from(c == ')');
                 c == ',' && depth == 0
             };
-            inside.split(at_commas).map(|part| part.trim().to_owned()).collect()
+            // Rust has no tags.
+            inside.split(at_commas).map(|part| part.trim().trim_start_matches("struct ").to_owned()).collect()
         })
         .collect()
 }
@@ -76,6 +78,7 @@ fn sizes_and_alignments() {
         libxl_event_hooks,
         libxl_osevent_hooks,
         libxl_childproc_hooks,
+        xlevent_stats,
     ]);
     assert_eq!(rust, list);
 }
@@ -98,6 +101,13 @@ fn offsets() {
             fd_register, fd_modify, fd_deregister, timeout_register, timeout_modify, timeout_deregister,
         }
         libxl_childproc_hooks { chldowner, fork_replacement, reaped_callback }
+        xlevent_stats {
+            filled, releases, scans, partial_scans, failed_scans, hypercalls, domains_examined, drive_looks,
+            events_domain_shutdown, events_domain_death, events_disk_eject, events_operation_complete,
+            events_domain_create_console_available, events_other, events_called_back, disasters, xenstored_losses,
+            reconnections, children_started, turns, events_queued, events_queued_most, watching, death_generators,
+            eject_generators, drives_watched, children_running,
+        }
     });
     // Inside the union, whose members all begin where it begins.
     let u = offset_of!(libxl_event, u);

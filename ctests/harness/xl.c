@@ -13,7 +13,7 @@ const struct timeval no_time;
 /* ---- contexts ---- */
 
 bool log_quietly;
-int logged_errors, logged_by_libxl;
+int logged_errors, logged_lines, logged_by_libxl;
 
 static void log_line(xentoollog_logger *to, xentoollog_level level, int errnoval, const char *context,
                      const char *format, va_list arguments)
@@ -21,6 +21,7 @@ static void log_line(xentoollog_logger *to, xentoollog_level level, int errnoval
     char text[500];
 
     (void)to;
+    __atomic_fetch_add(&logged_lines, 1, __ATOMIC_RELAXED);
     __atomic_fetch_add(&logged_errors, level >= XTL_ERROR, __ATOMIC_RELAXED);
     __atomic_fetch_add(&logged_by_libxl, context && strcmp(context, "libxl") == 0, __ATOMIC_RELAXED);
     if (log_quietly || level < XTL_WARN)

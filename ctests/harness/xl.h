@@ -27,7 +27,9 @@ extern xentoollog_logger logger;
 extern bool log_quietly;
 /* Lines of level error or worse. */
 extern int logged_errors;
-/* Lines that libxenlight has written, of any level. */
+/* Lines of any level. */
+extern int logged_lines;
+/* Those of them that libxenlight has written. */
 extern int logged_by_libxl;
 
 libxl_ctx *open_context(void);

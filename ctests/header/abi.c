@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Checks a header against abi.def at compile time, in C11 and C++17. Which header it is depends on the search path:
- * with -DVIA_LIBXL what <libxl.h> includes, otherwise <libxl_event.h> itself. Linked against a library, it also shows
+ * with -DVIA_LIBXL what <libxl.h> includes, otherwise <libxl_event.h> itself; with -DWITH_EXTENSIONS <xlevent.h> too. Linked against a library, it also shows
  * that the library has every function.
  */
 
@@ -24,6 +24,10 @@ extern "C" {
 #endif
 #else
 #include <libxl_event.h>
+#endif
+
+#ifdef WITH_EXTENSIONS
+#include <xlevent.h>
 #endif
 
 #ifdef LIBXL_HAVE_NONCONST_EVENT_OCCURS_EVENT_ARG

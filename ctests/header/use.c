@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Uses libxl_event.h as a program would, every function and type of it, in what C99, C11 and C++17 have in common.
+ * Uses libxl_event.h, and with -DWITH_EXTENSIONS xlevent.h, as a program would, every function and type of it, in what C99, C11 and C++17 have in common.
  * ctests/header/run compiles it, with all warnings as errors, in each way in which the header can be included, and links
  * it with libxlevent alone. Run without an argument it only proves that the library loads: what it calls then needs no
  * Xen.
@@ -22,6 +22,9 @@ extern "C" {
 #endif
 #else
 #include <libxl_event.h>
+#endif
+#ifdef WITH_EXTENSIONS
+#include <xlevent.h>
 #endif
 
 struct app {
@@ -131,6 +134,22 @@ static const libxl_osevent_hooks osevent_hooks = {
 static const libxl_childproc_hooks childproc_hooks = {
     libxl_sigchld_owner_libxl_always_selective_reap, fork_replacement, reaped,
 };
+
+#ifdef WITH_EXTENSIONS
+static void count(libxl_ctx *ctx)
+{
+    struct xlevent_stats stats;
+
+    if (xlevent_stats(ctx, &stats, sizeof(stats)) == 0)
+        printf("%llu looks, %llu events queued at most\n", (unsigned long long)stats.scans,
+               (unsigned long long)stats.events_queued_most);
+}
+#else
+static void count(libxl_ctx *ctx)
+{
+    (void)ctx;
+}
+#endif
 
 static void print(const libxl_event *event)
 {
@@ -244,6 +263,7 @@ int main(int argc, char **argv)
         rc = argc > 2 ? hooks(&app, domid) : poll_loop(&app, domid);
     if (rc)
         fprintf(stderr, "error %d\n", rc);
+    count(app.ctx);
     libxl_ctx_free(app.ctx);
     return rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The C boundary: what `libxl_event.h` declares, plus libxl_ctx_alloc and libxl_ctx_free.
+//! The C boundary: what `libxl_event.h` declares, plus libxl_ctx_alloc and libxl_ctx_free; and what `xlevent.h` adds.
 //!
-//! One file per section of the header. A function here takes C's arguments apart, calls the safe core, and puts the
+//! One file per section of a header. A function here takes C's arguments apart, calls the safe core, and puts the
 //! answer together again; it decides nothing itself. No raw pointer passes beyond this module.
 //!
-//! The committed header is generated from these files: their items and doc comments are the C programmer's interface
+//! The committed headers are generated from these files: their items and doc comments are the C programmer's interface
 //! and manual, so what they say must hold, and read well, in both languages.
 //!
 //! Rules that every function keeps:
@@ -25,5 +25,6 @@ pub mod event;
 pub mod evgen;
 mod handle;
 pub mod osevent;
+pub mod stats;
 
 pub use crate::abi as types;

@@ -235,6 +235,7 @@ impl Context {
     /// The idle connection has hung up: the daemon is gone. Looks for it again soon.
     pub(super) fn store_lost(&self, state: &mut State) {
         let Some(store) = state.store.take() else { return };
+        state.counts.xenstored_losses += 1;
         self.uninstall_store(&store);
         state.targets = Targets::default();
         self.remember_connections(state);
@@ -260,6 +261,7 @@ impl Context {
             let connected = MutexGuard::unlocked(&mut state, || watched_store(None, &drives, &wanted));
             match connected.and_then(|store| self.install_store(&mut state, store)) {
                 Ok(()) => {
+                    state.counts.reconnections += 1;
                     // None has come meanwhile, that takes the gate; but some may have gone.
                     drives.into_iter().for_each(|(id, frontend)| state.give_up_watch(id, frontend));
                     state.retarget_later();

@@ -67,6 +67,11 @@ impl Children {
         self.sigchld.is_none() && !self.exist()
     }
 
+    /// How many run, or have ended and not been dealt with to the end.
+    pub(super) fn running_count(&self) -> usize {
+        self.running.len()
+    }
+
     /// There are, or are about to be, children of ours.
     fn exist(&self) -> bool {
         self.starting > 0 || !self.running.is_empty()
@@ -162,6 +167,7 @@ impl Context {
         state.children.next = id.wrapping_add(1);
         self.watch_child(&child, id).map_err(|errno| Error::os("waiting for a child", errno))?;
         child.go();
+        state.counts.children_started += 1;
         let pid = child.pid();
         state.children.running.insert(id, Running { child, done, timer: None });
         self.look_at_child(state, id);

@@ -129,7 +129,10 @@ impl Context {
         let mut state = self.state.lock();
         let Some(frontend) = state.drives.begin(id) else { return };
         let (seen, failure) = match state.store.as_ref().map(|store| store.connection()) {
-            Some(connection) => MutexGuard::unlocked(&mut state, move || look(&connection, frontend)),
+            Some(connection) => {
+                state.counts.drive_looks += 1;
+                MutexGuard::unlocked(&mut state, move || look(&connection, frontend))
+            }
             // Its watch is set again when xenstored is back, and will fire.
             None => (Seen::Unknown, None),
         };

@@ -6,7 +6,8 @@
 //! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `companion` keeps libxenlight's
-//!   descriptors and timeouts, `eject` looks at drives, `targeting` sets the watches for domains, `children` has the child processes.
+//!   descriptors and timeouts, `eject` looks at drives, `targeting` sets the watches for domains, `children` has the child
+//!   processes, `stats` what was counted.
 
 mod arming;
 mod children;
@@ -19,6 +20,7 @@ mod liveness;
 mod outbox;
 mod registry;
 mod retrieval;
+mod stats;
 mod targeting;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ use crate::evgen::domain_death::SuspendRule;
 use crate::evgen::monitor::{Key, Monitor};
 use crate::evgen::targets::Targets;
 use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
+use crate::stats::Counts;
 use crate::xen::hypervisor::{self, Hypervisor};
 use crate::xen::log::{Level, Line, LogSink};
 use crate::xen::store::{self, Store};
@@ -120,6 +123,8 @@ struct State {
     failed_scans: u32,
     companion: companion::Sources,
     children: children::Children,
+    /// What has happened so far. Whoever does what is counted, counts it.
+    counts: Counts,
     timers: Timers<turn::Later>,
     /// [`turn::Later::Fresh`] is among the timers.
     fresh_due: bool,
@@ -185,6 +190,7 @@ impl Context {
             failed_scans: 0,
             companion: companion::Sources::default(),
             children: children::Children::default(),
+            counts: Counts::default(),
             timers: Timers::default(),
             fresh_due: false,
             gate: None,
@@ -351,10 +357,12 @@ impl Context {
 
     /// Puts an event where its subscriber will find it, and wakes who may be waiting for it.
     fn deliver(&self, state: &mut State, event: Event) {
+        state.counts.events.count(event.event_type());
         let bit = 1u64.checked_shl(event.event_type()).unwrap_or(0);
         match &state.event_hooks {
             Some(hooks) if hooks.mask() & bit != 0 => {
                 let hooks = hooks.clone();
+                state.counts.events_called_back += 1;
                 state.outbox.push_back(outbox::Item::Event(hooks, event));
             }
             _ => {

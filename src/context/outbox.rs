@@ -91,7 +91,11 @@ impl Context {
             text: format!("disaster: {message}"),
         };
         self.log.write(&line);
-        let hooks = self.state.lock().event_hooks.clone();
+        let hooks = {
+            let mut state = self.state.lock();
+            state.counts.disasters += 1;
+            state.event_hooks.clone()
+        };
         if hooks.is_some_and(|hooks| hooks.disaster(event_type, message, errno)) {
             return;
         }

@@ -130,6 +130,7 @@ impl Context {
     /// Takes in what is ready.
     pub(super) fn turn(&self, state: &mut State) {
         self.stirred.store(false, Ordering::Relaxed);
+        state.counts.turns += 1;
         let (mut all, mut fresh, mut asked) = (false, false, false);
         for ready in self.reactor.ready() {
             match Token::from(ready.token) {
@@ -180,10 +181,13 @@ impl Context {
             let Some(firing) = state.store.as_ref().and_then(Store::take_firing) else { break };
             match Watch::of(firing.token()) {
                 // It says that something may have become of that domain, and no more.
-                Some(Watch::Release) => match firing.domid() {
-                    Some(domid) => looks.asked |= state.monitor.ask(domid),
-                    None => looks.all = true,
-                },
+                Some(Watch::Release) => {
+                    state.counts.releases += 1;
+                    match firing.domid() {
+                        Some(domid) => looks.asked |= state.monitor.ask(domid),
+                        None => looks.all = true,
+                    }
+                }
                 Some(Watch::Drive(id)) => state.ask_for_look(id),
                 None => {}
             }
@@ -195,6 +199,10 @@ impl Context {
     pub(super) fn scan(&self, state: &mut State, all: bool) {
         if state.monitor.is_empty() {
             return;
+        }
+        match all {
+            true => state.counts.scans += 1,
+            false => state.counts.partial_scans += 1,
         }
         let mut reports = Vec::new();
         let result = match &mut state.hypervisor {
@@ -224,6 +232,7 @@ impl Context {
         let transient = matches!(errno, Errno::EINTR | Errno::EAGAIN | Errno::EBUSY | Errno::ENOMEM);
         let tries = state.failed_scans;
         state.failed_scans = tries.saturating_add(1);
+        state.counts.failed_scans += 1;
         if tries == 0 {
             state.outbox.push_back(Item::Log(Line { level: Level::Error, errno: Some(errno), text: what.to_owned() }));
         }

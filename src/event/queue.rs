@@ -14,6 +14,9 @@ use crate::abi::libxl_event_type;
 pub struct Queue {
     lanes: Vec<Lane>,
     next: u64,
+    length: usize,
+    /// The most that it ever was.
+    longest: usize,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,23 @@ impl Queue {
         };
         self.lanes[lane].events.push_back((self.next, event));
         self.next += 1;
+        self.length += 1;
+        self.longest = self.longest.max(self.length);
+    }
+
+    /// How many events there are.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// There is none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The most that there ever were.
+    pub fn longest(&self) -> usize {
+        self.longest
     }
 
     /// The serial that the next event will have.
@@ -89,10 +109,12 @@ impl Queue {
 
     /// Takes an event out.
     pub fn take(&mut self, serial: u64) -> Option<Event> {
-        self.lanes.iter_mut().find_map(|lane| {
+        let taken = self.lanes.iter_mut().find_map(|lane| {
             let index = lane.events.binary_search_by_key(&serial, |(serial, _)| *serial).ok()?;
             lane.events.remove(index).map(|(_, event)| event)
-        })
+        });
+        self.length -= usize::from(taken.is_some());
+        taken
     }
 }
 
@@ -157,6 +179,25 @@ mod tests {
         assert!(queue.take(2).is_none());
         assert!(queue.take(99).is_none());
         assert_eq!(drain(&mut queue, u64::MAX), [(0, 1), (0, 2), (1, 2), (2, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn its_length_is_known_and_the_longest_that_it_was() {
+        let mut queue = Queue::default();
+        assert_eq!((queue.len(), queue.longest(), queue.is_empty()), (0, 0, true));
+        for domid in 0..5 {
+            queue.push(event(domid, if domid % 2 == 0 { Change::Shutdown(0) } else { Change::Death }));
+        }
+        assert_eq!((queue.len(), queue.longest(), queue.is_empty()), (5, 5, false));
+        // What isn't there can't be taken.
+        assert!(queue.take(5).is_none());
+        assert!(queue.take(3).is_some() && queue.take(3).is_none());
+        assert_eq!((queue.len(), queue.longest()), (4, 5));
+        assert_eq!(drain(&mut queue, SHUTDOWN).len(), 3);
+        queue.push(event(9, Change::Death));
+        assert_eq!((queue.len(), queue.longest()), (2, 5));
+        assert_eq!(drain(&mut queue, u64::MAX).len(), 2);
+        assert_eq!((queue.len(), queue.longest(), queue.is_empty()), (0, 5, true));
     }
 
     #[test]

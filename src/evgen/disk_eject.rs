@@ -192,6 +192,16 @@ impl Drives {
         Some(Some((id, frontend)))
     }
 
+    /// How many generators there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// How many drives they watch.
+    pub fn watched_count(&self) -> usize {
+        self.drives.len()
+    }
+
     /// The drives that are watched.
     pub fn watched(&self) -> impl Iterator<Item = (DriveId, Frontend)> + '_ {
         self.drives.iter().map(|(id, drive)| (*id, drive.frontend))

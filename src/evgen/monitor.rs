@@ -107,6 +107,11 @@ impl Monitor {
         removed
     }
 
+    /// How many generators there are.
+    pub fn len(&self) -> usize {
+        self.generators.len()
+    }
+
     /// Nobody wants to know anything.
     pub fn is_empty(&self) -> bool {
         self.generators.is_empty()

@@ -12,6 +12,7 @@ use super::log::{Capture, Line};
 use super::xenctrl::{self, XenCtrl};
 use crate::error::{Error, Result};
 use crate::forkguard::undisturbed;
+use crate::stats::Asked;
 
 /// `XEN_DOMINF_*`: the bits and the shutdown reason's place in `flags`.
 mod flags {
@@ -85,6 +86,7 @@ pub struct Hypervisor {
     /// How many of them the last answer filled.
     found: usize,
     capture: Box<Capture>,
+    asked: Asked,
 }
 
 // SAFETY: an xc_interface may be used by any one thread at a time; ours is only reached through `&mut`.
@@ -107,7 +109,8 @@ impl Hypervisor {
             Ok(handle) => handle,
             Err(error) => return (Err(error), capture.take()),
         };
-        let hypervisor = Hypervisor { functions, handle, buffer: Vec::new(), found: 0, capture };
+        let asked = Asked::default();
+        let mut hypervisor = Hypervisor { functions, handle, buffer: Vec::new(), found: 0, capture, asked };
         let fits = match hypervisor.layout_fits() {
             Ok(false) => Err(Error::os("this libxenctrl has another xc_domaininfo_t than ours", Errno::EPROTO)),
             // A hypervisor that doesn't answer now may do so later; `ask` has to find out then.
@@ -122,6 +125,11 @@ impl Hypervisor {
         self.capture.take()
     }
 
+    /// What it was asked through this interface.
+    pub fn asked(&self) -> Asked {
+        self.asked
+    }
+
     /// The raw handle, for [`abandon`].
     pub fn raw(&self) -> *mut u8 {
         self.handle.as_ptr().cast()
@@ -131,7 +139,7 @@ impl Hypervisor {
     /// to it; the answer would then be misread, or run over the buffer's end. One look at one domain tells: nothing
     /// behind the first entry may have been written, and a domain's fields must read as such. What has fitted once is
     /// not asked again in this process.
-    fn layout_fits(&self) -> std::result::Result<bool, Errno> {
+    fn layout_fits(&mut self) -> std::result::Result<bool, Errno> {
         static FITS: OnceLock<()> = OnceLock::new();
         if FITS.get().is_some() {
             return Ok(true);
@@ -143,8 +151,10 @@ impl Hypervisor {
         // SAFETY: room for one entry of up to eight times our size.
         let look =
             || unsafe { (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast()) };
+        self.asked.hypercalls += 1;
         // libxencall keeps buffers behind one lock for all handles.
         let found = undisturbed(look);
+        self.asked.domains += u64::try_from(found).unwrap_or(0);
         if found < 0 {
             return Err(Errno::last());
         }
@@ -176,8 +186,10 @@ impl Host for Hypervisor {
                 self.buffer.as_mut_ptr().cast(),
             )
         };
+        self.asked.hypercalls += 1;
         let found = undisturbed(list);
         self.found = usize::try_from(found).map_err(|_| Errno::last())?.min(max);
+        self.asked.domains += self.found as u64;
         Ok(())
     }
 

@@ -29,6 +29,26 @@ tests! {
         context.set_childproc(Owner::Mainloop, application()).unwrap();
     }
 
+    fn children_are_counted() {
+        let (context, _log) = context();
+        let counted = || (context.stats().counts.children_started, context.stats().children_running);
+        let (first, hear_first) = start(&context, &Command::new("/bin/sleep").args(["1000"]));
+        let (second, hear_second) = start(&context, &Command::new("/bin/sleep").args(["1000"]));
+        assert_eq!(counted(), (2, 2));
+        // SAFETY: our own child.
+        unsafe { libc::kill(second, libc::SIGTERM) };
+        await_outcome(&context, &hear_second);
+        assert_eq!(counted(), (2, 1));
+        // SAFETY: as above.
+        unsafe { libc::kill(first, libc::SIGTERM) };
+        await_outcome(&context, &hear_first);
+        assert_eq!(counted(), (2, 0));
+        let refusing = Arc::new(Application { fork_fails: Some(Errno::EAGAIN), ..Arc::into_inner(application()).unwrap() });
+        context.set_childproc(Owner::Libxl, refusing).unwrap();
+        context.run_child(&sh("true"), Box::new(|_| unreachable!())).unwrap_err();
+        assert_eq!(counted(), (2, 0));
+    }
+
     fn the_loop_is_asked_to_poll_while_there_is_something_to_wait_for() {
         #[derive(Default)]
         struct Loop {
