@@ -297,7 +297,8 @@ impl Context {
 /// A store that is given is one that nothing else was watched on.
 fn watched_store(store: Option<Store>, drives: &[(DriveId, Frontend)], wanted: &Wanted) -> Result<(Store, Targets)> {
     if let Some(mut store) = store {
-        // It may be from before a restart of the daemon. Then it can do nothing special, and gets one watch at least to fail.
+        // It may be from before a restart of the daemon. Nothing is offered by one that is gone, so that one watch at least
+        // is tried on it, and fails.
         if let Ok(targets) = watch_domains(&mut store, wanted) {
             return Ok((store, targets));
         }
