@@ -46,8 +46,9 @@ struct xlevent_stats {
      */
     uint64_t filled;
     /**
-     * Firings of xenstore's `@releaseDomain`, for all domains or for one, one or more whenever domains end, that were taken in; and one for each new
-     * watch, of which there is one after each time without any generator, and after each reconnection.
+     * Firings of xenstore's `@releaseDomain`, for all domains or for one, that were taken in: one or more whenever domains
+     * end; and one for each new watch, of which there is one after each time without any generator, and after each
+     * reconnection.
      */
     uint64_t releases;
     /** Looks at all watched domains. A burst of firings costs one. */
