@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 use crate::table::{FIRST_RESERVED_DOMID, Lock, NAME_MAX, Record, Table};
 
@@ -155,8 +156,11 @@ pub struct Domain {
 
 impl Record {
     fn read(&self, domid: Domid) -> Option<Domain> {
-        // A writer that died in the middle leaves an odd sequence; what it left is then as good as it gets.
-        const TRIES: u32 = 10_000;
+        // A writer is quick, but may lose the processor in the middle. One that died there leaves an odd sequence; what it
+        // left is then as good as it gets.
+        const QUICK_TRIES: u32 = 1000;
+        const TRIES: u32 = 3000;
+        const PAUSE: Duration = Duration::from_micros(50);
         for attempt in 1..=TRIES {
             let before = self.sequence.load(Ordering::Acquire);
             let state = State::unpack(self.state.load(Ordering::Acquire))?;
@@ -172,7 +176,11 @@ impl Record {
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before || attempt == TRIES {
                 return Some(domain);
             }
-            std::hint::spin_loop();
+            if attempt < QUICK_TRIES {
+                std::hint::spin_loop();
+            } else {
+                std::thread::sleep(PAUSE);
+            }
         }
         None
     }
