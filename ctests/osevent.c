@@ -257,6 +257,9 @@ struct loop {
     void *on_entry;
     /* Call occurred_fd from inside fd_register. */
     bool occur_inside;
+    /* Enable a generator from inside fd_deregister, once. */
+    bool enable_inside;
+    libxl_evgen_domain_death *enabled_inside;
 };
 
 static int loop_fd_register(void *user, int fd, void **out, short events, void *for_libxl)
@@ -296,6 +299,10 @@ static void loop_fd_deregister(void *user, int fd, void *for_app)
     CHECK_EQUAL(registration->fd, fd);
     registration->active = false;
     loop->deregistered++;
+    if (loop->enable_inside) {
+        loop->enable_inside = false;
+        loop->enabled_inside = enable(loop->ctx, NOBODY + 1, 2);
+    }
 }
 
 static int loop_timeout_register(void *user, void **out, struct timeval abs, void *for_libxl)
@@ -584,6 +591,22 @@ TEST(an_occurrence_from_inside_a_hook_is_logged_and_ignored)
     } else {
         CHECK_DIES(SIGABRT, occur_inside_a_hook, loop);
     }
+    close_loop(loop);
+}
+
+/* The watch is being given up just then. */
+TEST_WITH(a_generator_that_fd_deregister_enables_is_served, NOT_FOR_LIBXENLIGHT)
+{
+    struct loop *loop = open_loop();
+    libxl_evgen_domain_death *evgen = enable(loop->ctx, NOBODY, 1);
+
+    expect_death(loop->ctx, NOBODY, 1);
+    loop->enable_inside = true;
+    libxl_evdisable_domain_death(loop->ctx, evgen);
+    CHECK_EQUAL(loop->registered, 2);
+    expect_death(loop->ctx, NOBODY + 1, 2);
+    libxl_evdisable_domain_death(loop->ctx, loop->enabled_inside);
+    CHECK_EQUAL(loop->deregistered, 2);
     close_loop(loop);
 }
 

@@ -23,6 +23,7 @@ use crate::evgen::disk_eject::DriveId;
 use crate::evgen::targets::Targets;
 use crate::evgen::vbd::Frontend;
 use crate::reactor::{Monotonic, now};
+use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Hypervisor;
 use crate::xen::log::{Level, Line};
 use crate::xen::store::Store;
@@ -67,6 +68,9 @@ pub(super) struct Outage {
 /// The pause before the first try; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// For [`Context::arm`], where all generators are there already.
+const NO_DOMAIN_IN_PARTICULAR: u32 = DOMID_LIMIT;
 
 /// An outage of this length is a disaster. Trying goes on after it.
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
@@ -194,7 +198,18 @@ impl Context {
             self.release_in_gate(state);
         }
         self.leave_gate(state);
-        // An enable that came in meanwhile has waited for the gate, and arms again by itself.
+        // An enable of another thread's that came in meanwhile has waited for the gate, and arms again by itself. One from
+        // the hook that we have called could not wait, and was told that it is served.
+        if !state.monitor.is_empty()
+            && !state.armed
+            && !state.closed
+            && let Err(error) = self.arm(state, NO_DOMAIN_IN_PARTICULAR)
+        {
+            state.outbox.push_back(Item::Disaster {
+                message: format!("a generator that a hook has enabled can't be served: {error}"),
+                errno: error.errno().map_or(0, |errno| errno as i32),
+            });
+        }
     }
 
     /// Asks the application to wait for our descriptor, if it has hooks and doesn't yet.
