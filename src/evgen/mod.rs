@@ -4,5 +4,6 @@
 pub mod disk_eject;
 pub mod domain_death;
 pub mod monitor;
+mod runs;
 pub mod targets;
 pub mod vbd;

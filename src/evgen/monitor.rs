@@ -4,13 +4,13 @@
 //! A scan goes through the generators and the host's domains side by side, both ascending, so that its cost is that of
 //! the longer list, and one answer of the hypervisor serves as many generators as it covers.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
 use super::domain_death::{DomainDeath, Report, SuspendRule};
+use super::runs::Runs;
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::{DomainInfo, Host};
 
@@ -45,10 +45,9 @@ impl Key {
         (self.0 >> SERIAL_BITS) as u32
     }
 
-    /// All keys of one place.
-    fn range(place: u32) -> RangeInclusive<Key> {
-        let low = u64::from(place) << SERIAL_BITS;
-        Key(low)..=Key(low | SERIAL_MASK)
+    /// Below all keys of a place, and above those of the places before it.
+    fn first_of(place: u32) -> Key {
+        Key(u64::from(place) << SERIAL_BITS)
     }
 }
 
@@ -73,7 +72,7 @@ fn place(domid: u32) -> u32 {
 /// All generators of one context.
 #[derive(Debug, Default)]
 pub struct Monitor {
-    generators: BTreeMap<Key, DomainDeath>,
+    generators: Runs<Key, DomainDeath>,
     /// Places that wait for a look: those of new generators, and of domains whose own watch has fired. Bounded by the
     /// number of places, also if nobody looks.
     fresh: BTreeSet<u32>,
@@ -99,7 +98,7 @@ impl Monitor {
 
     /// Removes a generator; whether there was one.
     pub fn remove(&mut self, key: Key) -> bool {
-        let removed = self.generators.remove(&key).is_some();
+        let removed = self.generators.remove(key).is_some();
         self.domains -= usize::from(removed && key.place() < DOMID_LIMIT && !self.has(key.place()));
         if self.generators.is_empty() {
             self.fresh.clear();
@@ -124,18 +123,23 @@ impl Monitor {
 
     /// Their numbers, ascending. Takes time for each, so ask for few.
     pub fn each_domain(&self) -> impl Iterator<Item = u32> {
-        let from = |place| self.generators.range(*Key::range(place).start()..).next().map(|(key, _)| key.place());
+        let from = |place| self.generators.since(Key::first_of(place)).next().map(|(key, _)| key.place());
         std::iter::successors(from(0), move |place| from(place + 1)).take_while(|place| *place < DOMID_LIMIT)
     }
 
     /// Whether a domid has a generator.
     pub fn has(&self, domid: u32) -> bool {
-        self.generators.range(Key::range(place(domid))).next().is_some()
+        self.generators_of(place(domid)).next().is_some()
+    }
+
+    /// Newest first.
+    fn generators_of(&self, place: u32) -> impl Iterator<Item = &DomainDeath> {
+        self.generators.since(Key::first_of(place)).take_while(move |(key, _)| key.place() == place).map(|(_, it)| it)
     }
 
     /// This domain is to be looked at in the next [`Monitor::scan_fresh`]. False if nobody there has anything left to tell.
     pub fn ask(&mut self, domid: u32) -> bool {
-        let wanted = self.generators.range(Key::range(place(domid))).any(|(_, generator)| !generator.dead());
+        let wanted = self.generators_of(place(domid)).any(|generator| !generator.dead());
         if wanted {
             self.fresh.insert(place(domid));
         }
@@ -148,13 +152,19 @@ impl Monitor {
     }
 
     /// Looks at every domain that has a generator, and tells what is new: ascending by domid, newest generator first.
-    pub fn scan(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
-        let last = self.generators.last_key_value().map_or(0, |(key, _)| key.place());
-        let mut sweep = Sweep::new(self.generators.len(), last);
-        for (key, generator) in &mut self.generators {
-            if !generator.dead() {
-                let info = sweep.find(host, key.place())?;
-                generator.look(info, self.rule).into_iter().for_each(&mut *tell);
+    pub fn scan<H: Host + ?Sized>(&mut self, host: &mut H, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
+        let questions =
+            Questions { most: self.generators.len(), last: self.generators.last_key().map_or(0, Key::place) };
+        let mut answer = Answer::NONE;
+        for (done, (key, generator)) in self.generators.iter_mut().enumerate() {
+            if generator.dead() {
+                continue;
+            }
+            if !answer.tells_of(key.place()) {
+                answer = questions.ask(host, key.place(), done)?;
+            }
+            if let Some(report) = generator.look(answer.find(key.place()), self.rule) {
+                tell(report);
             }
         }
         self.fresh.clear();
@@ -163,7 +173,7 @@ impl Monitor {
 
     /// The same when there is nothing to see but new generators' domains, and those asked for: only they are looked at. If
     /// one has news, everything is looked at after all, so that whatever has happened comes in one order.
-    pub fn scan_fresh(&mut self, host: &mut dyn Host, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
+    pub fn scan_fresh<H: Host + ?Sized>(&mut self, host: &mut H, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
         if self.all_are_fresh() || !self.fresh_are_quiet(host)? {
             return self.scan(host, tell);
         }
@@ -177,11 +187,16 @@ impl Monitor {
     }
 
     /// Whether nobody at the places that wait has anything to tell. Up to the first who has, looks are taken in.
-    fn fresh_are_quiet(&mut self, host: &mut dyn Host) -> Result<bool, Errno> {
-        let mut sweep = Sweep::new(self.fresh.len(), self.fresh.last().copied().unwrap_or(0));
-        for &place in &self.fresh {
-            let info = sweep.find(host, place)?;
-            for (_, generator) in self.generators.range_mut(Key::range(place)) {
+    fn fresh_are_quiet<H: Host + ?Sized>(&mut self, host: &mut H) -> Result<bool, Errno> {
+        let questions = Questions { most: self.fresh.len(), last: self.fresh.last().copied().unwrap_or(0) };
+        let mut answer = Answer::NONE;
+        for (done, &place) in self.fresh.iter().enumerate() {
+            if !answer.tells_of(place) {
+                answer = questions.ask(host, place, done)?;
+            }
+            let info = answer.find(place);
+            let generators = self.generators.since_mut(Key::first_of(place));
+            for (_, generator) in generators.take_while(|(key, _)| key.place() == place) {
                 let mut looked = generator.clone();
                 if looked.look(info, self.rule).is_some() {
                     return Ok(false);
@@ -193,48 +208,72 @@ impl Monitor {
     }
 }
 
-/// Answers "is there a domain of this number" for ascending numbers, with as few questions to the host as it can.
-struct Sweep {
-    /// How many more will be asked for, at most.
-    questions: usize,
-    /// The highest domid that will be.
+/// What a look will want to know of the host, to be learnt with as few hypercalls as can be.
+#[derive(Clone, Copy)]
+struct Questions {
+    /// How many places will be asked for, at most.
+    most: usize,
+    /// The highest of them.
     last: u32,
-    /// Where in the host's last answer the next domain will be found, at the earliest.
-    position: usize,
-    /// What is below this is known from the answers so far.
-    known_to: u32,
 }
 
-impl Sweep {
-    fn new(questions: usize, last: u32) -> Self {
-        Sweep { questions, last, position: 0, known_to: 0 }
+impl Questions {
+    /// Asks for a place, and for those after it that the same answer may serve. `done`: how many were asked for before.
+    /// Rare beside what is done with an answer, and kept out of its way.
+    #[cold]
+    fn ask<'host, H: Host + ?Sized>(
+        &self,
+        host: &'host mut H,
+        place: u32,
+        done: usize,
+    ) -> Result<Answer<'host>, Errno> {
+        if place >= DOMID_LIMIT {
+            return Ok(Answer { domains: &[], to: u32::MAX });
+        }
+        let left = self.most - done;
+        let span = self.last.saturating_sub(place) as usize + 1;
+        let batch = if left <= FEW { 1 } else { BATCH.min(left * PER_QUESTION).min(span) };
+        host.ask(place, batch)?;
+        let domains = host.answer();
+        let to = match domains.last() {
+            Some(last) if domains.len() >= batch => last.domid() + 1,
+            _ => DOMID_LIMIT,
+        };
+        Ok(Answer { domains, to })
+    }
+}
+
+/// What the host has said of the places from the one that was asked for, to be gone through in ascending order.
+struct Answer<'host> {
+    /// The domains that haven't been passed.
+    domains: &'host [DomainInfo],
+    /// From here on it says nothing.
+    to: u32,
+}
+
+impl Answer<'_> {
+    /// Before the first question.
+    const NONE: Self = Answer { domains: &[], to: 0 };
+
+    fn tells_of(&self, place: u32) -> bool {
+        place < self.to
     }
 
-    fn find<'host>(&mut self, host: &'host mut dyn Host, domid: u32) -> Result<Option<&'host DomainInfo>, Errno> {
-        let questions = self.questions;
-        self.questions = questions.saturating_sub(1);
-        if domid >= DOMID_LIMIT {
-            return Ok(None);
+    /// The domain of that number, if there is one.
+    fn find(&mut self, place: u32) -> Option<&DomainInfo> {
+        while let [first, rest @ ..] = self.domains
+            && first.domid() < place
+        {
+            self.domains = rest;
         }
-        if domid >= self.known_to {
-            let span = self.last.saturating_sub(domid) as usize + 1;
-            let batch = if questions <= FEW { 1 } else { BATCH.min(questions * PER_QUESTION).min(span) };
-            host.ask(domid, batch)?;
-            let answer = host.answer();
-            self.known_to = match answer.last() {
-                Some(last) if answer.len() >= batch => last.domid() + 1,
-                _ => DOMID_LIMIT,
-            };
-            self.position = 0;
-        }
-        let rest = &host.answer()[self.position..];
-        self.position += rest.iter().take_while(|info| info.domid() < domid).count();
-        Ok(host.answer().get(self.position).filter(|info| info.domid() == domid))
+        self.domains.first().filter(|first| first.domid() == place)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::domain_death::Change;
     use super::*;
 
