@@ -3,7 +3,7 @@
 
 use std::ffi::{c_int, c_long, c_ulong, c_void};
 
-use driver::Domain;
+use driver::domains::Vitals;
 
 /// What a hypercall asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,7 +164,7 @@ impl Call {
     }
 
     /// Puts a domain into the answer: into place `index` of a list, which the caller must have room for.
-    pub fn put_domain(&self, index: u32, domain: &Domain) {
+    pub fn put_domain(&self, index: u32, domain: &Vitals) {
         let state = domain.state;
         let domain = CDomain {
             domid: domain.domid.into(),

@@ -79,7 +79,7 @@ fn answer(host: &Attached, call: &Call) -> Result<i64, i32> {
         Op::GetDomainInfoList => {
             let mut count = 0;
             let room = call.count as usize;
-            for (index, domain) in host.table.domains_from(call.domid).take(room).enumerate() {
+            for (index, domain) in host.table.vitals_from(call.domid).take(room).enumerate() {
                 call.put_domain(index as u32, &domain);
                 count = index as u32 + 1;
             }
@@ -90,7 +90,7 @@ fn answer(host: &Attached, call: &Call) -> Result<i64, i32> {
             if call.domid as usize >= FIRST_RESERVED_DOMID {
                 return Err(libc::EINVAL);
             }
-            let domain = host.table.next_domain(call.domid).ok_or(libc::ESRCH)?;
+            let domain = host.table.vitals_from(call.domid).next().ok_or(libc::ESRCH)?;
             if call.flag() && u32::from(domain.domid) != call.domid {
                 return Err(libc::ESRCH);
             }
@@ -98,7 +98,7 @@ fn answer(host: &Attached, call: &Call) -> Result<i64, i32> {
             Ok(0)
         }
         Op::PhysInfo => {
-            call.put_physinfo(host.table.domains_from(0).map(|domain| domain.pages).sum());
+            call.put_physinfo(host.table.vitals_from(0).map(|domain| domain.pages).sum());
             Ok(0)
         }
         Op::XenVersion => Ok(call.xen_version()),
