@@ -49,9 +49,8 @@ pub(crate) fn run<R: Debug>(name: &'static str, on_panic: R, body: impl FnOnce()
 /// Runs `body`; a panic in it is logged and gives `on_panic`.
 fn guard<R>(name: &'static str, on_panic: R, body: impl FnOnce() -> R) -> R {
     note_panics();
-    let _inside = Inside::enter();
     // The core keeps its state behind locks and puts it right in destructors; what the closure borrows besides is C's.
-    match panic::catch_unwind(AssertUnwindSafe(body)) {
+    match inside(|| panic::catch_unwind(AssertUnwindSafe(body))) {
         Ok(result) => result,
         Err(payload) => {
             // try_with: a thread that ends may have lost its thread-local storage already.
@@ -86,20 +85,14 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Marks this thread as inside an entry point while it lives.
-struct Inside;
-
-impl Inside {
-    fn enter() -> Inside {
-        DEPTH.with(|depth| depth.set(depth.get() + 1));
-        Inside
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        DEPTH.with(|depth| depth.set(depth.get() - 1));
-    }
+/// Marks this thread as inside an entry point while `body` runs, which lets no panic out.
+fn inside<R>(body: impl FnOnce() -> R) -> R {
+    DEPTH.with(|depth| {
+        depth.set(depth.get() + 1);
+        let result = body();
+        depth.set(depth.get() - 1);
+        result
+    })
 }
 
 /// Puts our panic hook in front of the one that is there, once.
@@ -171,8 +164,7 @@ mod tests {
     #[test]
     fn the_text_of_a_panic_is_kept_for_the_log() {
         note_panics();
-        let _inside = Inside::enter();
-        let _ = panic::catch_unwind(|| panic!("what happened"));
+        let _ = inside(|| panic::catch_unwind(|| panic!("what happened")));
         let text = PANIC.take();
         assert!(text.is_some_and(|text| text.contains("entry.rs") && text.contains("what happened")));
     }

@@ -69,6 +69,12 @@ impl Context {
         let retrieval = self.retrieval.lock();
         let Some(predicate) = predicate else {
             let mut state = self.state.lock();
+            if !retrieval.examines_any() {
+                let first = state.queue.take_first(mask, *seen);
+                *seen = state.queue.end();
+                retrieval.count_taken();
+                return first;
+            }
             while let Some((serial, _)) = state.queue.first(mask, *seen) {
                 *seen = serial + 1;
                 if !retrieval.examines(serial) {
@@ -83,10 +89,10 @@ impl Context {
         let examining = Examining::begin(&retrieval);
         loop {
             let state = self.state.lock();
-            state.queue.each_match(mask, *seen, BATCH, |serial, event| {
-                // SAFETY: looked at below, and only while it is in the queue: other threads are kept out by
-                // `retrieval`, and a predicate that takes events itself ends the batch.
-                batch.push((serial, unsafe { event.alias() }));
+            state.queue.each_match(mask, *seen, BATCH, |run| {
+                // SAFETY: looked at below, and only while it is in the queue: other threads are kept out by `retrieval`, and
+                // a predicate that takes events itself ends the batch.
+                batch.extend(run.iter().map(|(serial, event)| (*serial, unsafe { event.alias() })));
             });
             if batch.is_empty() {
                 *seen = state.queue.end();
@@ -94,20 +100,21 @@ impl Context {
             }
             drop(state);
             let taken = retrieval.taken.get();
-            for (serial, event) in batch.drain(..) {
+            for (serial, event) in &batch {
                 *seen = serial + 1;
-                if examining.inner && retrieval.examines(serial) {
+                if examining.inner && retrieval.examines(*serial) {
                     continue;
                 }
-                examining.look_at(serial);
-                if predicate(&event) {
+                examining.look_at(*serial);
+                if predicate(event) {
                     retrieval.count_taken();
-                    return self.state.lock().queue.take(serial);
+                    return self.state.lock().queue.take(*serial);
                 }
                 if retrieval.taken.get() != taken {
                     break;
                 }
             }
+            batch.clear();
         }
     }
 }
@@ -128,6 +135,11 @@ pub(super) struct Retrieval {
 }
 
 impl Retrieval {
+    /// Whether this is within a predicate.
+    fn examines_any(&self) -> bool {
+        self.examined.get().is_some()
+    }
+
     fn examines(&self, serial: u64) -> bool {
         self.examined.get() == Some(serial) || self.outer.borrow().contains(&serial)
     }

@@ -22,23 +22,37 @@ pub struct Queue {
 #[derive(Debug)]
 struct Lane {
     event_type: libxl_event_type,
+    /// Its bit in a mask; none, if the type is beyond those that masks have.
+    bit: u64,
     events: VecDeque<(u64, Event)>,
 }
 
 impl Lane {
     /// Whether a mask of event types has this one.
     fn passes(&self, mask: u64) -> bool {
-        1u64.checked_shl(self.event_type).is_some_and(|bit| mask & bit != 0)
+        mask & self.bit != 0
     }
 
-    /// Its events from a serial on.
-    fn from(&self, from: u64) -> impl Iterator<Item = (u64, &Event)> {
-        let start = match self.events.front() {
+    /// Where its events from a serial on begin.
+    fn index_from(&self, from: u64) -> usize {
+        match self.events.front() {
             // As for every first look.
             Some((oldest, _)) if *oldest >= from => 0,
             _ => self.events.partition_point(|(serial, _)| *serial < from),
-        };
-        self.events.range(start..).map(|(serial, event)| (*serial, event))
+        }
+    }
+
+    /// Its oldest event from a serial on, and where that is.
+    fn first(&self, from: u64) -> Option<(u64, usize)> {
+        let index = self.index_from(from);
+        self.events.get(index).map(|(serial, _)| (*serial, index))
+    }
+
+    /// Its events from a serial on, in the two pieces that they lie in.
+    fn slices(&self, from: u64) -> [&[(u64, Event)]; 2] {
+        let index = self.index_from(from);
+        let (front, back) = self.events.as_slices();
+        [front.get(index..).unwrap_or_default(), &back[index.saturating_sub(front.len())..]]
     }
 }
 
@@ -49,7 +63,8 @@ impl Queue {
         let lane = match self.lanes.iter().position(|lane| lane.event_type == event_type) {
             Some(lane) => lane,
             None => {
-                self.lanes.push(Lane { event_type, events: VecDeque::new() });
+                let bit = 1u64.checked_shl(event_type).unwrap_or(0);
+                self.lanes.push(Lane { event_type, bit, events: VecDeque::new() });
                 self.lanes.len() - 1
             }
         };
@@ -81,29 +96,48 @@ impl Queue {
 
     /// The oldest event from serial `from` on whose type is in `mask`.
     pub fn first(&self, mask: u64, from: u64) -> Option<(u64, &Event)> {
-        let lanes = self.lanes.iter().filter(|lane| lane.passes(mask));
-        lanes.filter_map(|lane| lane.from(from).next()).min_by_key(|(serial, _)| *serial)
+        let (lane, (_, index)) = self.firsts(mask, from).min_by_key(|(_, (serial, _))| *serial)?;
+        self.lanes[lane].events.get(index).map(|(serial, event)| (*serial, event))
     }
 
-    /// Up to `max` events from serial `from` on whose type is in `mask`, oldest first.
+    /// Takes that event out.
+    pub fn take_first(&mut self, mask: u64, from: u64) -> Option<Event> {
+        let (lane, (_, index)) = self.firsts(mask, from).min_by_key(|(_, (serial, _))| *serial)?;
+        let events = &mut self.lanes[lane].events;
+        let (_, event) = if index == 0 { events.pop_front()? } else { events.remove(index)? };
+        self.length -= 1;
+        Some(event)
+    }
+
+    /// Of each lane in `mask`, the oldest event from a serial on: the lane, and the event's serial and place there.
+    fn firsts(&self, mask: u64, from: u64) -> impl Iterator<Item = (usize, (u64, usize))> {
+        let lanes = self.lanes.iter().enumerate().filter(move |(_, lane)| lane.passes(mask));
+        lanes.filter_map(move |(at, lane)| Some((at, lane.first(from)?)))
+    }
+
+    /// Up to `max` events from serial `from` on whose type is in `mask`, oldest first, in slices that may have any length.
     pub fn each_match<'queue>(
         &'queue self,
         mask: u64,
         from: u64,
         max: usize,
-        mut each: impl FnMut(u64, &'queue Event),
+        mut each: impl FnMut(&'queue [(u64, Event)]),
     ) {
         let mut lanes: Vec<_> =
-            self.lanes.iter().filter(|lane| lane.passes(mask)).map(|lane| lane.from(from)).collect();
-        if let [lane] = lanes.as_mut_slice() {
+            self.lanes.iter().filter(|lane| lane.passes(mask)).map(|lane| lane.slices(from)).collect();
+        if let [[front, back]] = lanes.as_slice() {
             // Nothing to merge, as where all wait for the same thing.
-            return lane.take(max).for_each(|(serial, event)| each(serial, event));
+            let rest = max.saturating_sub(front.len());
+            each(&front[..front.len().min(max)]);
+            each(&back[..back.len().min(rest)]);
+            return;
         }
-        let mut lanes: Vec<_> = lanes.into_iter().map(Iterator::peekable).collect();
         for _ in 0..max {
-            let heads = lanes.iter_mut().filter_map(|lane| Some((lane.peek()?.0, lane)));
-            let Some((_, oldest)) = heads.min_by_key(|(serial, _)| *serial) else { return };
-            oldest.next().into_iter().for_each(|(serial, event)| each(serial, event));
+            let heads = lanes.iter_mut().flatten().filter_map(|slice| Some((slice.first()?.0, slice)));
+            let Some((_, slice)) = heads.min_by_key(|(serial, _)| *serial) else { return };
+            let (oldest, rest) = slice.split_at(1);
+            *slice = rest;
+            each(oldest);
         }
     }
 
@@ -149,7 +183,7 @@ mod tests {
 
     fn serials(queue: &Queue, mask: u64, from: u64, max: usize) -> Vec<u64> {
         let mut serials = Vec::new();
-        queue.each_match(mask, from, max, |serial, _| serials.push(serial));
+        queue.each_match(mask, from, max, |run| serials.extend(run.iter().map(|(serial, _)| *serial)));
         assert_eq!(serials.first().copied(), queue.first(mask, from).map(|(serial, _)| serial).filter(|_| max > 0));
         serials
     }
