@@ -1,212 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * What libxl_event.h costs, one operation a run: the same program is linked with libxenlight and with libxlevent, and
- * runs on the same simulated host (xensim).
- *
- * usage: events OPERATION N ROUNDS
- *
- * Prints `OPERATION N ROUNDS ns hypercalls`, the last two per round (medians; what one round is, is said beside each
- * operation). Only what stands between the two readings of the clock counts; callgrind counts the same when it is told
- * `--collect-atstart=no --toggle-collect=measured`.
- */
-#include <poll.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+/* What libxl_event.h's functions cost: see bench.h. */
 #include <string.h>
 #include <time.h>
 
-#include <libxl_event.h>
-#include <xensim.h>
-#include <xentoollog.h>
-
-#define DIE(...)                                                                                                       \
-    do {                                                                                                               \
-        fprintf(stderr, "events: " __VA_ARGS__);                                                                       \
-        fputc('\n', stderr);                                                                                           \
-        exit(2);                                                                                                       \
-    } while (0)
-
-static xensim_host *host;
-static xentoollog_logger *logger;
-static libxl_ctx *ctx;
-static struct timeval now;
-
-/* Domains FIRST .. FIRST + count - 1 are watched; BYSTANDER is not. */
-enum { BYSTANDER = 99, FIRST = 100 };
-static unsigned count;
-
-static libxl_evgen_domain_death **evgens;
-
-/* ---- measuring ---- */
-
-static uint64_t *samples, *hypercalls;
-static unsigned sample_count;
-
-static uint64_t clock_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t count_hypercalls(void)
-{
-    return xensim_count(host, XENSIM_CALL_GETDOMAININFOLIST) + xensim_count(host, XENSIM_CALL_GETDOMAININFO);
-}
-
-/* The one function whose instructions count. */
-void measured(void (*work)(void *), void *argument);
-
-__attribute__((noinline)) void measured(void (*work)(void *), void *argument)
-{
-    work(argument);
-    __asm__ volatile("" ::: "memory");
-}
-
-static void measure(void (*work)(void *), void *argument)
-{
-    uint64_t calls = count_hypercalls(), begin = clock_ns(), end;
-
-    measured(work, argument);
-    end = clock_ns();
-    samples[sample_count] = end - begin;
-    hypercalls[sample_count++] = count_hypercalls() - calls;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-    return (x > y) - (x < y);
-}
-
-static uint64_t median(uint64_t *values)
-{
-    qsort(values, sample_count, sizeof *values, by_size);
-    return sample_count ? values[sample_count / 2] : 0;
-}
-
-/* ---- the host ---- */
-
-static void must(int rc, const char *what)
-{
-    if (rc)
-        DIE("%s: %d (%s)", what, rc, xensim_error());
-}
-
-static uint32_t domid_of(unsigned index)
-{
-    return FIRST + index;
-}
-
-/* `number` domains from `first` on, without nodes in the store: nobody here looks at those. */
-static void create(uint32_t first, unsigned number)
-{
-    struct xensim_config config = { "bench", first, 0, 0, NULL, 0, XENSIM_NODES_NONE };
-
-    must(xensim_create_many(host, &config, number, NULL), "creating domains");
-}
-
-/* One firing of @releaseDomain that concerns nobody; what xenstored had to do is done. */
-static void irrelevant_release(void)
-{
-    create(BYSTANDER, 1);
-    must(xensim_destroy(host, BYSTANDER), "destroying the bystander");
-    must(xensim_settle(host), "settling");
-}
-
-static void shut_down(uint32_t domid)
-{
-    must(xensim_shutdown(host, domid, XENSIM_REASON_POWEROFF), "shutting down");
-}
-
-/* ---- the library ---- */
-
-static void open_context(void)
-{
-    must(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, logger), "libxl_ctx_alloc");
-}
-
-static libxl_evgen_domain_death *enable(uint32_t domid)
-{
-    libxl_evgen_domain_death *evgen = NULL;
-
-    must(libxl_evenable_domain_death(ctx, domid, domid, &evgen), "libxl_evenable_domain_death");
-    return evgen;
-}
-
-/* Whether the library's descriptors are readable within so many milliseconds; *fds is as after poll. */
-static struct pollfd fds[8];
-static int nfds;
-
-static bool readable(int timeout)
-{
-    nfds = 8;
-    must(libxl_osevent_beforepoll(ctx, &nfds, fds, &timeout, now), "libxl_osevent_beforepoll");
-    return poll(fds, (nfds_t)nfds, timeout) > 0;
-}
-
-static unsigned events_seen;
-
-static void retrieve_all(void)
-{
-    libxl_event *event;
-
-    while (libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0) {
-        events_seen++;
-        libxl_event_free(ctx, event);
-    }
-}
-
-/* What a poll loop does when its descriptors are readable. */
-static void turn(void *unused)
-{
-    (void)unused;
-    libxl_osevent_afterpoll(ctx, nfds, fds, now);
-    retrieve_all();
-}
-
-static void turn_until_quiet(void)
-{
-    while (readable(50))
-        turn(NULL);
-}
-
-/* Creates `number` domains, and watches them. */
-static void watch(unsigned number)
-{
-    unsigned i;
-
-    create(FIRST, number);
-    evgens = calloc(number ? number : 1, sizeof *evgens);
-    for (i = 0; i < number; i++)
-        evgens[i] = enable(domid_of(i));
-    turn_until_quiet();
-    events_seen = 0;
-}
-
-/* Waits (outside the measurement) until there is something, then measures turns until `want` events have come. */
-static void measure_turns(unsigned want)
-{
-    uint64_t ns = 0, calls = 0;
-    unsigned first = sample_count;
-
-    events_seen = 0;
-    do {
-        if (!readable(10000))
-            DIE("nothing comes");
-        measure(turn, NULL);
-        ns += samples[sample_count - 1];
-        calls += hypercalls[sample_count - 1];
-        sample_count = first;
-    } while (events_seen < want);
-    samples[first] = ns;
-    hypercalls[first] = calls;
-    sample_count = first + 1;
-}
+#include "bench.h"
 
 /* ---- operations; one round each ---- */
 
@@ -327,25 +124,6 @@ static void op_enable_end(unsigned rounds)
     enable_disable(rounds, domid_of(count ? count - 1 : 0));
 }
 
-/* `count` SHUTDOWN events are queued. */
-static void queue_shutdowns(void)
-{
-    unsigned i;
-    libxl_event *event = NULL;
-
-    create(FIRST, 1);
-    shut_down(FIRST);
-    for (i = 0; i < count; i++)
-        enable(FIRST);
-    /* A library that doesn't look at the domain by itself does so at the next release. */
-    irrelevant_release();
-    while (readable(200))
-        libxl_osevent_afterpoll(ctx, nfds, fds, now);
-    if (libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) != 0)
-        DIE("nothing is queued");
-    libxl_event_free(ctx, event);
-}
-
 static void check_deaths(void *unused)
 {
     libxl_event *event;
@@ -358,7 +136,7 @@ static void check_deaths(void *unused)
 /* A look for deaths past `count` queued shutdowns. */
 static void op_check_mask(unsigned rounds)
 {
-    queue_shutdowns();
+    queue_shutdowns(count);
     while (rounds--)
         measure(check_deaths, NULL);
 }
@@ -380,7 +158,7 @@ static void check_unwanted(void *unused)
 /* A predicate that rejects all of `count` queued events. */
 static void op_check_predicate(unsigned rounds)
 {
-    queue_shutdowns();
+    queue_shutdowns(count);
     while (rounds--)
         measure(check_unwanted, NULL);
 }
@@ -539,57 +317,20 @@ static void op_context_watch(unsigned rounds)
         measure(alloc_watch_and_free, NULL);
 }
 
-static const struct operation {
-    const char *name;
-    void (*run)(unsigned rounds);
-} operations[] = {
-    { "release", op_release },
-    { "release-hooks", op_release_hooks },
-    { "release-100", op_release_100 },
-    { "shutdown", op_shutdown },
-    { "mass-shutdown", op_mass },
-    { "one-by-one", op_one_by_one },
-    { "enable-start", op_enable_start },
-    { "enable-middle", op_enable_middle },
-    { "enable-end", op_enable_end },
-    { "check-mask", op_check_mask },
-    { "check-predicate", op_check_predicate },
-    { "poll-idle-x1000", op_poll_idle_x1000 },
-    { "context", op_context },
-    { "context-watch", op_context_watch },
+const struct operation events_operations[] = {
+    { "release", op_release, NULL },
+    { "release-hooks", op_release_hooks, NULL },
+    { "release-100", op_release_100, NULL },
+    { "shutdown", op_shutdown, NULL },
+    { "mass-shutdown", op_mass, NULL },
+    { "one-by-one", op_one_by_one, NULL },
+    { "enable-start", op_enable_start, NULL },
+    { "enable-middle", op_enable_middle, NULL },
+    { "enable-end", op_enable_end, NULL },
+    { "check-mask", op_check_mask, NULL },
+    { "check-predicate", op_check_predicate, NULL },
+    { "poll-idle-x1000", op_poll_idle_x1000, NULL },
+    { "context", op_context, NULL },
+    { "context-watch", op_context_watch, NULL },
+    { NULL, NULL, NULL },
 };
-
-static void say_nothing(xentoollog_logger *self, xentoollog_level level, int errnoval, const char *context,
-                        const char *format, va_list arguments)
-{
-    (void)self, (void)level, (void)errnoval, (void)context, (void)format, (void)arguments;
-}
-
-int main(int argc, char **argv)
-{
-    /* As xl has it: what isn't wanted is dropped by the logger. */
-    static xentoollog_logger quiet = { say_nothing, NULL, NULL };
-    unsigned rounds;
-    size_t i;
-
-    if (argc != 4)
-        DIE("usage: events OPERATION N ROUNDS");
-    count = (unsigned)strtoul(argv[2], NULL, 10);
-    rounds = (unsigned)strtoul(argv[3], NULL, 10);
-    logger = &quiet;
-    host = xensim_attach(NULL);
-    samples = calloc(rounds + 2, sizeof *samples);
-    hypercalls = calloc(rounds + 2, sizeof *hypercalls);
-    if (!host || !samples || !hypercalls)
-        DIE("no simulated host (run this by benches/run)");
-    open_context();
-    for (i = 0; i < sizeof operations / sizeof *operations; i++) {
-        if (strcmp(operations[i].name, argv[1]) == 0) {
-            operations[i].run(rounds);
-            printf("%s %u %u %llu %llu\n", argv[1], count, sample_count, (unsigned long long)median(samples),
-                   (unsigned long long)median(hypercalls));
-            return 0;
-        }
-    }
-    DIE("there is no operation %s", argv[1]);
-}

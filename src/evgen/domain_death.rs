@@ -81,6 +81,10 @@ impl DomainDeath {
     pub fn look(&mut self, info: Option<&DomainInfo>, rule: SuspendRule) -> Option<Report> {
         if let Some(info) = info {
             self.uuid = info.uuid();
+            // As nearly always; what follows would come to the same.
+            if self.said == Said::Nothing && info.running() {
+                return None;
+            }
         }
         let alive = info.filter(|info| !info.dying());
         let (said, change) = match (self.said, alive.map(DomainInfo::shutdown_reason)) {
@@ -109,15 +113,15 @@ mod tests {
     }
 
     fn running() -> Option<DomainInfo> {
-        Some(DomainInfo::running(5))
+        Some(DomainInfo::alive(5))
     }
 
     fn shut_down(reason: u8) -> Option<DomainInfo> {
-        Some(DomainInfo::running(5).shut_down(reason))
+        Some(DomainInfo::alive(5).shut_down(reason))
     }
 
     fn dying(reason: u8) -> Option<DomainInfo> {
-        Some(DomainInfo::running(5).shut_down(reason).being_destroyed())
+        Some(DomainInfo::alive(5).shut_down(reason).being_destroyed())
     }
 
     #[test]
@@ -170,7 +174,7 @@ mod tests {
     fn the_uuid_is_remembered_for_the_death() {
         let mut generator = DomainDeath::new(5, 9);
         assert_eq!(generator.look(running().as_ref(), SuspendRule::Hide), None);
-        let uuid = DomainInfo::running(5).uuid();
+        let uuid = DomainInfo::alive(5).uuid();
         assert_ne!(uuid, [0; 16]);
         let report = Report { domid: 5, uuid, user: 9, change: Change::Death };
         assert_eq!(generator.look(None, SuspendRule::Hide), Some(report));

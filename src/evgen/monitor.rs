@@ -155,7 +155,7 @@ impl Monitor {
     pub fn scan<H: Host + ?Sized>(&mut self, host: &mut H, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
         let questions =
             Questions { most: self.generators.len(), last: self.generators.last_key().map_or(0, Key::place) };
-        let mut answer = Answer::NONE;
+        let mut answer = Answer::none();
         for (done, (key, generator)) in self.generators.iter_mut().enumerate() {
             if generator.dead() {
                 continue;
@@ -189,7 +189,7 @@ impl Monitor {
     /// Whether nobody at the places that wait has anything to tell. Up to the first who has, looks are taken in.
     fn fresh_are_quiet<H: Host + ?Sized>(&mut self, host: &mut H) -> Result<bool, Errno> {
         let questions = Questions { most: self.fresh.len(), last: self.fresh.last().copied().unwrap_or(0) };
-        let mut answer = Answer::NONE;
+        let mut answer = Answer::none();
         for (done, &place) in self.fresh.iter().enumerate() {
             if !answer.tells_of(place) {
                 answer = questions.ask(host, place, done)?;
@@ -228,7 +228,7 @@ impl Questions {
         done: usize,
     ) -> Result<Answer<'host>, Errno> {
         if place >= DOMID_LIMIT {
-            return Ok(Answer { domains: &[], to: u32::MAX });
+            return Ok(Answer { domains: [].iter(), to: u32::MAX });
         }
         let left = self.most - done;
         let span = self.last.saturating_sub(place) as usize + 1;
@@ -239,21 +239,23 @@ impl Questions {
             Some(last) if domains.len() >= batch => last.domid() + 1,
             _ => DOMID_LIMIT,
         };
-        Ok(Answer { domains, to })
+        Ok(Answer { domains: domains.iter(), to })
     }
 }
 
 /// What the host has said of the places from the one that was asked for, to be gone through in ascending order.
 struct Answer<'host> {
     /// The domains that haven't been passed.
-    domains: &'host [DomainInfo],
+    domains: std::slice::Iter<'host, DomainInfo>,
     /// From here on it says nothing.
     to: u32,
 }
 
 impl Answer<'_> {
     /// Before the first question.
-    const NONE: Self = Answer { domains: &[], to: 0 };
+    fn none() -> Self {
+        Answer { domains: [].iter(), to: 0 }
+    }
 
     fn tells_of(&self, place: u32) -> bool {
         place < self.to
@@ -261,12 +263,13 @@ impl Answer<'_> {
 
     /// The domain of that number, if there is one.
     fn find(&mut self, place: u32) -> Option<&DomainInfo> {
-        while let [first, rest @ ..] = self.domains
-            && first.domid() < place
-        {
-            self.domains = rest;
+        loop {
+            let next = self.domains.as_slice().first()?;
+            if next.domid() >= place {
+                return Some(next).filter(|next| next.domid() == place);
+            }
+            self.domains.next();
         }
-        self.domains.first().filter(|first| first.domid() == place)
     }
 }
 
@@ -289,7 +292,7 @@ mod tests {
 
     impl Table {
         fn of(domids: impl IntoIterator<Item = u16>) -> Self {
-            let domains = domids.into_iter().map(|domid| (u32::from(domid), DomainInfo::running(domid))).collect();
+            let domains = domids.into_iter().map(|domid| (u32::from(domid), DomainInfo::alive(domid))).collect();
             Table { domains, ..Table::default() }
         }
 

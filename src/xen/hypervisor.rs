@@ -37,6 +37,11 @@ impl DomainInfo {
         self.0.flags & flags::DYING != 0
     }
 
+    /// Neither being destroyed nor shut down.
+    pub fn running(&self) -> bool {
+        self.0.flags & (flags::DYING | flags::SHUTDOWN) == 0
+    }
+
     /// Shut down, and why; `None` while it lives.
     pub fn shutdown_reason(&self) -> Option<u8> {
         (self.0.flags & flags::SHUTDOWN != 0).then_some((self.0.flags >> flags::REASON_SHIFT) as u8)
@@ -50,7 +55,7 @@ impl DomainInfo {
 
 #[cfg(test)]
 impl DomainInfo {
-    pub(crate) fn running(domid: u16) -> Self {
+    pub(crate) fn alive(domid: u16) -> Self {
         let mut info = DomainInfo(xc_domaininfo_t { domain: domid, ..Default::default() });
         info.0.handle[..2].copy_from_slice(&domid.to_be_bytes());
         info
