@@ -66,25 +66,34 @@ impl Context {
 
     /// Takes out the first match from serial `seen` on, and moves `seen` past what was looked at.
     fn retrieve(&self, mask: u64, predicate: Option<&mut Predicate<'_>>, seen: &mut u64) -> Option<Event> {
+        match predicate {
+            None => self.retrieve_any(mask, seen),
+            Some(predicate) => self.retrieve_wanted(mask, predicate, seen),
+        }
+    }
+
+    fn retrieve_any(&self, mask: u64, seen: &mut u64) -> Option<Event> {
         let retrieval = self.retrieval.lock();
-        let Some(predicate) = predicate else {
-            let mut state = self.state.lock();
-            if !retrieval.examines_any() {
-                let first = state.queue.take_first(mask, *seen);
-                *seen = state.queue.end();
-                retrieval.count_taken();
-                return first;
-            }
-            while let Some((serial, _)) = state.queue.first(mask, *seen) {
-                *seen = serial + 1;
-                if !retrieval.examines(serial) {
-                    retrieval.count_taken();
-                    return state.queue.take(serial);
-                }
-            }
+        let mut state = self.state.lock();
+        if !retrieval.examines_any() {
+            let first = state.queue.take_first(mask, *seen);
             *seen = state.queue.end();
-            return None;
-        };
+            retrieval.count_taken();
+            return first;
+        }
+        while let Some((serial, _)) = state.queue.first(mask, *seen) {
+            *seen = serial + 1;
+            if !retrieval.examines(serial) {
+                retrieval.count_taken();
+                return state.queue.take(serial);
+            }
+        }
+        *seen = state.queue.end();
+        None
+    }
+
+    fn retrieve_wanted(&self, mask: u64, predicate: &mut Predicate<'_>, seen: &mut u64) -> Option<Event> {
+        let retrieval = self.retrieval.lock();
         let mut batch: Vec<(u64, ManuallyDrop<Event>)> = Vec::with_capacity(BATCH);
         let examining = Examining::begin(&retrieval);
         loop {

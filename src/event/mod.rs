@@ -7,6 +7,7 @@
 mod queue;
 
 use std::ffi::{CStr, c_char};
+use std::hint::black_box;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
@@ -99,9 +100,9 @@ impl Event {
 
     /// An event that is all zero.
     fn blank() -> Option<Self> {
-        // Not calloc, which in glibc goes past the thread's cache of freed blocks.
+        // Not calloc, which in glibc goes past the thread's cache of freed blocks; nor what the compiler sees to be the same.
         // SAFETY: no preconditions.
-        let block = NonNull::new(unsafe { libc::malloc(ALLOCATION) })?;
+        let block = NonNull::new(black_box(unsafe { libc::malloc(ALLOCATION) }))?;
         // SAFETY: so many bytes were allocated, aligned for anything.
         unsafe { block.cast::<u8>().write_bytes(0, ALLOCATION) };
         // All zero, it is a valid libxl_event.

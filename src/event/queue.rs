@@ -42,8 +42,12 @@ impl Lane {
         }
     }
 
-    /// Its oldest event from a serial on, and where that is.
+    /// The serial of its oldest event from a serial on, and where that is.
     fn first(&self, from: u64) -> Option<(u64, usize)> {
+        let (oldest, _) = self.events.front()?;
+        if *oldest >= from {
+            return Some((*oldest, 0));
+        }
         let index = self.index_from(from);
         self.events.get(index).map(|(serial, _)| (*serial, index))
     }
@@ -96,23 +100,33 @@ impl Queue {
 
     /// The oldest event from serial `from` on whose type is in `mask`.
     pub fn first(&self, mask: u64, from: u64) -> Option<(u64, &Event)> {
-        let (lane, (_, index)) = self.firsts(mask, from).min_by_key(|(_, (serial, _))| *serial)?;
+        let (lane, index) = self.find_first(mask, from)?;
         self.lanes[lane].events.get(index).map(|(serial, event)| (*serial, event))
     }
 
     /// Takes that event out.
     pub fn take_first(&mut self, mask: u64, from: u64) -> Option<Event> {
-        let (lane, (_, index)) = self.firsts(mask, from).min_by_key(|(_, (serial, _))| *serial)?;
+        let (lane, index) = self.find_first(mask, from)?;
         let events = &mut self.lanes[lane].events;
         let (_, event) = if index == 0 { events.pop_front()? } else { events.remove(index)? };
         self.length -= 1;
         Some(event)
     }
 
-    /// Of each lane in `mask`, the oldest event from a serial on: the lane, and the event's serial and place there.
-    fn firsts(&self, mask: u64, from: u64) -> impl Iterator<Item = (usize, (u64, usize))> {
-        let lanes = self.lanes.iter().enumerate().filter(move |(_, lane)| lane.passes(mask));
-        lanes.filter_map(move |(at, lane)| Some((at, lane.first(from)?)))
+    /// In which lane it is, and where there.
+    fn find_first(&self, mask: u64, from: u64) -> Option<(usize, usize)> {
+        let mut first = None;
+        let mut oldest = u64::MAX;
+        for (at, lane) in self.lanes.iter().enumerate() {
+            if lane.passes(mask)
+                && let Some((serial, index)) = lane.first(from)
+                && serial < oldest
+            {
+                oldest = serial;
+                first = Some((at, index));
+            }
+        }
+        first
     }
 
     /// Up to `max` events from serial `from` on whose type is in `mask`, oldest first, in slices that may have any length.
