@@ -342,10 +342,13 @@ static void *load_libxenlight(void)
  */
 TEST(a_libxenlight_that_is_loaded_privately_is_found)
 {
-    void *function = dlsym(load_libxenlight(), "libxl_domain_info");
+    void *function;
     int (*domain_info)(libxl_ctx *, void *, uint32_t);
-    libxl_ctx *ctx = open_context();
+    libxl_ctx *ctx;
 
+    close_context(open_context());
+    function = dlsym(load_libxenlight(), "libxl_domain_info");
+    ctx = open_context();
     CHECK(function != NULL);
     memcpy(&domain_info, &function, sizeof function);
     CHECK_EQUAL(domain_info(ctx, NULL, 0), 0);

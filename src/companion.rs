@@ -5,9 +5,9 @@
 //! `libxl_ctx_alloc` asks. Once found, libxenlight is there for good.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use crate::dynlib::{Library, function};
+use crate::dynlib::{self, Library, function};
 
 /// A `libxl_ctx *` of libxenlight's.
 pub type RealCtx = *mut c_void;
@@ -73,7 +73,16 @@ pub fn find() -> Option<&'static Libxenlight> {
     if let Some(present) = present() {
         return Some(present);
     }
-    let table = resolve(Library::next()).or_else(|| resolve(Library::loaded("libxenlight.so")?))?;
+    /// How many libraries there were when it was last looked for in vain.
+    static IN_VAIN: AtomicU64 = AtomicU64::new(0);
+    let loads = dynlib::loads();
+    if IN_VAIN.load(Ordering::Relaxed) == loads {
+        return None;
+    }
+    let Some(table) = resolve(Library::next()).or_else(|| resolve(Library::loaded("libxenlight.so")?)) else {
+        IN_VAIN.store(loads, Ordering::Relaxed);
+        return None;
+    };
     // Two threads may both come here: both tables are good, and one small leak is cheaper than a lock around dlsym.
     FOUND.store(Box::leak(Box::new(table)), Ordering::Release);
     present()

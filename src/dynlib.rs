@@ -52,6 +52,22 @@ impl Library {
     }
 }
 
+/// How many libraries the process has loaded so far, those that it has given up again included. While it is the same, what
+/// was not there still isn't.
+pub fn loads() -> u64 {
+    let mut loads = 0u64;
+    // SAFETY: the callback has the type that dl_iterate_phdr wants, and `loads` lives through the call.
+    unsafe { libc::dl_iterate_phdr(Some(count_loads), std::ptr::from_mut(&mut loads).cast()) };
+    loads
+}
+
+unsafe extern "C" fn count_loads(info: *mut libc::dl_phdr_info, _size: usize, loads: *mut c_void) -> c_int {
+    // SAFETY: the linker passes a valid structure, with this field since glibc 2.4, and `loads` is what our caller gave it.
+    unsafe { *loads.cast::<u64>() = (*info).dlpi_adds };
+    // It is the same for each library.
+    1
+}
+
 /// Looks up `$name` in `$library` as a function of type `$type`: an `Option`.
 ///
 /// # Safety
@@ -96,5 +112,14 @@ mod tests {
         assert!(libc.symbol(c"malloc").is_some());
         assert!(Library::loaded("libno-such-library.so").is_none());
         assert!(Library::open(c"libno-such-library.so.1").is_none());
+    }
+
+    #[test]
+    fn a_library_that_is_loaded_is_counted() {
+        let before = loads();
+        assert!(before > 0);
+        assert!(Library::open(c"libutil.so.1").is_some());
+        // Other tests may load some, too.
+        assert!(loads() > before);
     }
 }
