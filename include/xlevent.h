@@ -51,7 +51,10 @@ struct xlevent_stats {
      * reconnection.
      */
     uint64_t releases;
-    /** Looks at all watched domains. A burst of firings costs one. */
+    /**
+     * Looks at all watched domains. A burst of firings costs one. Contexts of a process that have been told of something
+     * share a look; it counts in each of them.
+     */
     uint64_t scans;
     /**
      * Looks at some domains alone: those of new generators, and those whose own watch has fired. If there is news, all
@@ -61,11 +64,12 @@ struct xlevent_stats {
     /** Looks of either kind that the hypervisor did not answer to the end. Each is tried again. */
     uint64_t failed_scans;
     /**
-     * Hypercalls of this library for a list of domains, also those that failed. One of them, in a process's first
-     * context that watches domains, has found out whether libxenctrl speaks of domains as this library does.
+     * Hypercalls of this library for a list of domains, also those that failed. They count where they were made: of
+     * contexts that share a look, in one. One hypercall, in a process's first context that watches domains, has found out
+     * whether libxenctrl speaks of domains as this library does.
      */
     uint64_t hypercalls;
-    /** The domains in the answers to them, whether anybody watches them or not. */
+    /** The domains in the answers to them, whether anybody watches them or not. They count with the hypercalls. */
     uint64_t domains_examined;
     /** Looks at drives whose guests may eject. */
     uint64_t drive_looks;

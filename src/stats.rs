@@ -11,7 +11,7 @@ use crate::abi::*;
 pub struct Counts {
     /// Firings of `@releaseDomain` that were taken in, with the one by which every new watch begins.
     pub releases: u64,
-    /// Looks at all watched domains.
+    /// Looks at all watched domains, whoever asked the hypervisor.
     pub scans: u64,
     /// Looks at some of them: those of new generators, and those whose own watch has fired. If one has news, the look goes on to all, and is still one of these.
     pub partial_scans: u64,
@@ -66,7 +66,8 @@ impl Events {
     }
 }
 
-/// What the hypervisor was asked. Every context asks for itself.
+/// What the hypervisor was asked, by this context. It may have been asked for others too, and others for this one
+/// (`context::neighbours`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Asked {
     /// Hypercalls for a list of domains, those that failed too.

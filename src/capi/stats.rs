@@ -28,17 +28,19 @@ pub struct xlevent_stats {
     /// end; and one for each new watch, of which there is one after each time without any generator, and after each
     /// reconnection.
     pub releases: u64,
-    /// Looks at all watched domains. A burst of firings costs one.
+    /// Looks at all watched domains. A burst of firings costs one. Contexts of a process that have been told of something
+    /// share a look; it counts in each of them.
     pub scans: u64,
     /// Looks at some domains alone: those of new generators, and those whose own watch has fired. If there is news, all
     /// are looked at after all, at once.
     pub partial_scans: u64,
     /// Looks of either kind that the hypervisor did not answer to the end. Each is tried again.
     pub failed_scans: u64,
-    /// Hypercalls of this library for a list of domains, also those that failed. One of them, in a process's first
-    /// context that watches domains, has found out whether libxenctrl speaks of domains as this library does.
+    /// Hypercalls of this library for a list of domains, also those that failed. They count where they were made: of
+    /// contexts that share a look, in one. One hypercall, in a process's first context that watches domains, has found out
+    /// whether libxenctrl speaks of domains as this library does.
     pub hypercalls: u64,
-    /// The domains in the answers to them, whether anybody watches them or not.
+    /// The domains in the answers to them, whether anybody watches them or not. They count with the hypercalls.
     pub domains_examined: u64,
     /// Looks at drives whose guests may eject.
     pub drive_looks: u64,

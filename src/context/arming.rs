@@ -17,7 +17,7 @@ use super::eject::EJECT_NODE;
 use super::outbox::Item;
 use super::targeting::{DOMAIN_TOKEN, RELEASE_TOKEN, Wanted, unwatch, watch_domains};
 use super::turn::{Later, Token};
-use super::{Context, State, log_later};
+use super::{Context, State, log_later, neighbours};
 use crate::error::{Error, Result};
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::targets::Targets;
@@ -141,7 +141,10 @@ impl Context {
             self.install_store(state, store)
         });
         match result {
-            Ok(()) => state.armed = true,
+            Ok(()) => {
+                state.armed = true;
+                neighbours::enter(&self.me);
+            }
             Err(_) => self.release_in_gate(state),
         }
         self.remember_connections(state);
@@ -178,6 +181,7 @@ impl Context {
         // Others may have come and gone while we waited for the gate.
         if state.generates_nothing() && state.armed {
             state.armed = false;
+            neighbours::leave(&self.me);
             state.outage = None;
             let targets = state.targets.take();
             if let Some(mut store) = state.store.take() {

@@ -111,6 +111,10 @@ impl State {
                 state.deliver(kind, false, fault);
             });
         }
+        if !self.ready.is_empty() {
+            // Another context's turn takes it in.
+            step(&|state| state.turn(false, fault));
+        }
         for (index, (waiter, kind)) in self.waiters.iter().copied().enumerate() {
             match waiter {
                 Waiter::Looks => step(&|state| {

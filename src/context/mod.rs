@@ -6,8 +6,8 @@
 //! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `companion` keeps libxenlight's
-//!   descriptors and timeouts, `eject` looks at drives, `targeting` sets the watches for domains, `children` has the child
-//!   processes, `stats` what was counted.
+//!   descriptors and timeouts, `eject` looks at drives, `targeting` sets the watches for domains, `neighbours` are the other
+//!   contexts of the process, `children` has the child processes, `stats` what was counted.
 
 mod arming;
 mod children;
@@ -17,6 +17,7 @@ mod companion;
 mod eject;
 #[cfg(test)]
 mod liveness;
+mod neighbours;
 mod outbox;
 mod registry;
 mod retrieval;
@@ -28,8 +29,8 @@ mod turn;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+use std::sync::{Arc, Weak};
 
 use nix::sys::pthread::Pthread;
 use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex};
@@ -75,6 +76,8 @@ pub trait OsEventHooks: Send + Sync {
 
 /// One `libxl_ctx`.
 pub struct Context {
+    /// For the list of contexts.
+    me: Weak<Context>,
     reactor: Reactor,
     log: Arc<dyn LogSink>,
     /// Held while one thread retrieves, so that what a predicate looks at isn't given to another thread. Taken before
@@ -128,6 +131,8 @@ struct State {
     timers: Timers<turn::Later>,
     /// [`turn::Later::Fresh`] is among the timers.
     fresh_due: bool,
+    /// [`turn::Later::Flush`] is among the timers.
+    flush_due: bool,
     /// Who changes what we are connected to.
     gate: Option<Pthread>,
     /// A thread in `wait` sleeps in the reactor.
@@ -193,6 +198,7 @@ impl Context {
             counts: Counts::default(),
             timers: Timers::default(),
             fresh_due: false,
+            flush_due: false,
             gate: None,
             polling: false,
             waiter_woken: false,
@@ -200,8 +206,10 @@ impl Context {
             application_here: false,
             closed: false,
         };
-        Ok(Arc::new(Context {
-            reactor: Reactor::new(turn::Token::Timer.into())?,
+        let reactor = Reactor::new(turn::Token::Timer.into())?;
+        Ok(Arc::new_cyclic(|me| Context {
+            me: me.clone(),
+            reactor,
             log,
             retrieval: ReentrantMutex::new(Retrieval::default()),
             state: Mutex::new(state),

@@ -42,6 +42,8 @@ pub(super) enum Item {
     Retarget,
     /// A connection to a xenstored that has gone is to be closed, which waits for its thread to end.
     Close(Store),
+    /// A context whose last owner was a turn of this one, to be closed: that waits too.
+    Drop(Box<Context>),
     /// A drive is to be looked at.
     Look(DriveId),
     /// A drive's watch is to be taken away.
@@ -77,6 +79,7 @@ impl Context {
             Item::Reconnect => self.reconnect(),
             Item::Retarget => self.retarget(),
             Item::Close(store) => drop(store),
+            Item::Drop(context) => drop(context),
             Item::Look(id) => self.look_at_drive(id),
             Item::Unwatch(connection, id, frontend) => self.unwatch_drive(&connection, id, frontend),
         }

@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::Context;
+use super::{Context, neighbours};
 use crate::childproc::process;
 use crate::forkguard;
 
@@ -104,8 +104,13 @@ fn hold_during_fork() {
         forkguard::release();
     }
 
+    extern "C" fn unlock_in_child() {
+        neighbours::forget_all();
+        unlock();
+    }
+
     HOLD.call_once(|| {
         // SAFETY: three functions that may be called at any fork, for the life of the process.
-        let _ = unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(unlock)) };
+        let _ = unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(unlock_in_child)) };
     });
 }

@@ -12,6 +12,7 @@ use super::{Context, State, TimeoutId};
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::domain_death::Report;
+use crate::evgen::snapshot::Snapshot;
 use crate::reactor::now;
 use crate::xen::log::{Level, Line};
 use crate::xen::store::Store;
@@ -76,6 +77,8 @@ pub(super) const VERSION_MASK: u32 = u32::MAX >> 1;
 pub(super) enum Later {
     /// Look at the domains of new generators.
     Fresh,
+    /// Do what another context has left to be done here.
+    Flush,
     /// Look at all domains again: the last scan failed.
     Rescan,
     /// Look for xenstored again.
@@ -94,11 +97,11 @@ pub(super) enum Later {
 
 /// What xenstored's firings give cause to look at.
 #[derive(Debug, Clone, Copy, Default)]
-struct Looks {
+pub(super) struct Looks {
     /// All domains.
-    all: bool,
+    pub(super) all: bool,
     /// Some, which the monitor knows.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 /// A failed scan is tried again after 1, 10, 100 ms; then it is a disaster. If the application survives that, once a second.
@@ -150,6 +153,8 @@ impl Context {
                     while let Some(due) = state.timers.pop_due(now) {
                         match due {
                             Later::Fresh => fresh = true,
+                            // Who takes a turn empties the outbox after it.
+                            Later::Flush => state.flush_due = false,
                             Later::Rescan => all = true,
                             Later::Reconnect => state.outbox.push_back(Item::Reconnect),
                             Later::Retarget => state.outbox.push_back(Item::Retarget),
@@ -168,14 +173,16 @@ impl Context {
         if fresh {
             state.fresh_due = false;
         }
-        if all || fresh || asked {
-            self.scan(state, all);
+        if all {
+            self.scan_with_neighbours(state);
+        } else if fresh || asked {
+            self.scan(state, false);
         }
     }
 
     /// Takes all firings off xenstored's queue, so that a burst is one scan; says what there is to look at. Drives whose
     /// watches have fired are looked at from the outbox.
-    fn drain_watches(&self, state: &mut State) -> Looks {
+    pub(super) fn drain_watches(&self, state: &mut State) -> Looks {
         let mut looks = Looks::default();
         for _ in 0..FIRINGS_AT_ONCE {
             let Some(firing) = state.store.as_ref().and_then(Store::take_firing) else { break };
@@ -218,6 +225,24 @@ impl Context {
             // There is one as soon as there is a generator (`arm`).
             None => Err(Errno::EBADF),
         };
+        self.scanned(state, &reports, result);
+    }
+
+    /// Goes through all watched domains in a look that was taken with this context's lock held.
+    pub(super) fn scan_found(&self, state: &mut State, found: &mut Result<Snapshot, Errno>) {
+        if state.monitor.is_empty() {
+            return;
+        }
+        state.counts.scans += 1;
+        let mut reports = Vec::new();
+        let result = match found {
+            Ok(snapshot) => state.monitor.scan(snapshot, &mut |report| reports.push(report)),
+            Err(errno) => Err(*errno),
+        };
+        self.scanned(state, &reports, result);
+    }
+
+    fn scanned(&self, state: &mut State, reports: &[Report], result: Result<(), Errno>) {
         // What a failed scan has found out before it failed is as good as any.
         reports.iter().for_each(|report| self.report(state, report));
         match result {

@@ -5,5 +5,6 @@ pub mod disk_eject;
 pub mod domain_death;
 pub mod monitor;
 mod runs;
+pub mod snapshot;
 pub mod targets;
 pub mod vbd;

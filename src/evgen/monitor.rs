@@ -146,6 +146,12 @@ impl Monitor {
         wanted
     }
 
+    /// The domains that the next [`Monitor::scan`] will ask for, ascending. One may come more than once.
+    pub fn wanted(&self) -> impl Iterator<Item = u32> {
+        let living = self.generators.since(Key::first_of(0)).filter(|(_, generator)| !generator.dead());
+        living.map(|(key, _)| key.place()).take_while(|place| *place < DOMID_LIMIT)
+    }
+
     /// Whether a place waits for a look.
     pub fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()
@@ -210,18 +216,18 @@ impl Monitor {
 
 /// What a look will want to know of the host, to be learnt with as few hypercalls as can be.
 #[derive(Clone, Copy)]
-struct Questions {
+pub(super) struct Questions {
     /// How many places will be asked for, at most.
-    most: usize,
+    pub(super) most: usize,
     /// The highest of them.
-    last: u32,
+    pub(super) last: u32,
 }
 
 impl Questions {
     /// Asks for a place, and for those after it that the same answer may serve. `done`: how many were asked for before.
     /// Rare beside what is done with an answer, and kept out of its way.
     #[cold]
-    fn ask<'host, H: Host + ?Sized>(
+    pub(super) fn ask<'host, H: Host + ?Sized>(
         &self,
         host: &'host mut H,
         place: u32,
@@ -244,7 +250,7 @@ impl Questions {
 }
 
 /// What the host has said of the places from the one that was asked for, to be gone through in ascending order.
-struct Answer<'host> {
+pub(super) struct Answer<'host> {
     /// The domains that haven't been passed.
     domains: std::slice::Iter<'host, DomainInfo>,
     /// From here on it says nothing.
@@ -253,16 +259,16 @@ struct Answer<'host> {
 
 impl Answer<'_> {
     /// Before the first question.
-    fn none() -> Self {
+    pub(super) fn none() -> Self {
         Answer { domains: [].iter(), to: 0 }
     }
 
-    fn tells_of(&self, place: u32) -> bool {
+    pub(super) fn tells_of(&self, place: u32) -> bool {
         place < self.to
     }
 
     /// The domain of that number, if there is one.
-    fn find(&mut self, place: u32) -> Option<&DomainInfo> {
+    pub(super) fn find(&mut self, place: u32) -> Option<&DomainInfo> {
         loop {
             let next = self.domains.as_slice().first()?;
             if next.domid() >= place {
@@ -274,7 +280,7 @@ impl Answer<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::super::domain_death::Change;
@@ -282,21 +288,21 @@ mod tests {
 
     /// A host whose domains a test edits, and which counts what it is asked.
     #[derive(Default)]
-    struct Table {
-        domains: BTreeMap<u32, DomainInfo>,
+    pub struct Table {
+        pub domains: BTreeMap<u32, DomainInfo>,
         answer: Vec<DomainInfo>,
-        questions: usize,
-        longest: usize,
-        fail: Option<Errno>,
+        pub questions: usize,
+        pub longest: usize,
+        pub fail: Option<Errno>,
     }
 
     impl Table {
-        fn of(domids: impl IntoIterator<Item = u16>) -> Self {
+        pub fn of(domids: impl IntoIterator<Item = u16>) -> Self {
             let domains = domids.into_iter().map(|domid| (u32::from(domid), DomainInfo::alive(domid))).collect();
             Table { domains, ..Table::default() }
         }
 
-        fn edit(&mut self, domid: u32, change: impl Fn(DomainInfo) -> DomainInfo) {
+        pub fn edit(&mut self, domid: u32, change: impl Fn(DomainInfo) -> DomainInfo) {
             let info = self.domains.get_mut(&domid).unwrap();
             *info = change(*info);
         }

@@ -71,6 +71,11 @@ impl Targets {
         self.set.contains(&Target::All) || self.set.contains(&Target::Domain(domid))
     }
 
+    /// Whether the watch for all domains is set.
+    pub fn tell_of_all(&self) -> bool {
+        self.set.contains(&Target::All)
+    }
+
     /// The watch that must be set before one more domain is watched, if there must be one; with it, there will be `domains`.
     pub fn needed(&self, domid: u32, domains: usize) -> Option<Target> {
         if self.covers(domid) {
