@@ -97,7 +97,7 @@ TEST_WITH(hypercalls_are_counted_as_the_host_counts_them, COMMANDS_DOMAINS | NOT
     close_context(ctx);
 }
 
-/* Of two contexts, each counts its own. */
+/* Of two contexts, each counts what it was told, and the hypercalls that it made itself. */
 TEST_WITH(every_context_counts_for_itself, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
 {
     uint64_t asked = host_lists_asked();
@@ -114,6 +114,54 @@ TEST_WITH(every_context_counts_for_itself, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGH
     CHECK_EQUAL(stats_of(one).hypercalls + stats_of(other).hypercalls, host_lists_asked() - asked);
     close_context(one);
     close_context(other);
+}
+
+/* Contexts that have been told of something share a look: each counts it, and one of them the hypercall. */
+TEST_WITH(a_look_for_many_contexts_counts_in_each_and_its_hypercall_in_one,
+          COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT | WITH_ONE_WATCH)
+{
+    enum { CONTEXTS = 10 };
+    struct xlevent_stats before[CONTEXTS], after;
+    uint64_t asked, hypercalls = 0, examined = 0;
+    libxl_ctx *contexts[CONTEXTS];
+    struct polled polled;
+    uint32_t i;
+
+    host_create_many(FIRST, CONTEXTS);
+    for (i = 0; i < CONTEXTS; i++) {
+        contexts[i] = open_context();
+        watch_domains(contexts[i], FIRST + i, 1);
+    }
+    for (i = 0; i < CONTEXTS; i++)
+        before[i] = stats_of(contexts[i]);
+    asked = host_lists_asked();
+    host_destroy(FIRST + 3);
+    host_settle();
+    for (i = 0; i < CONTEXTS; i++) {
+        before_poll(contexts[i], &polled, -1);
+        CHECK_AT_LEAST(poll_now(&polled), 1);
+    }
+    /* Any of them may be the first. */
+    take_in(contexts[5]);
+    for (i = 0; i < CONTEXTS; i++) {
+        after = stats_of(contexts[i]);
+        CHECK_EQUAL(GREW(after, before[i], releases), 1);
+        CHECK_EQUAL(GREW(after, before[i], scans), 1);
+        CHECK_EQUAL(GREW(after, before[i], partial_scans), 0);
+        CHECK_EQUAL(GREW(after, before[i], events_domain_death), i == 3);
+        CHECK_EQUAL(GREW(after, before[i], turns) > 0, i == 5);
+        CHECK_EQUAL(GREW(after, before[i], hypercalls), i == 5);
+        hypercalls += GREW(after, before[i], hypercalls);
+        examined += GREW(after, before[i], domains_examined);
+        /* It is woken if there is something new, and not otherwise. */
+        before_poll(contexts[i], &polled, 0);
+        CHECK_EQUAL(poll_now(&polled), i == 3);
+    }
+    CHECK_EQUAL(hypercalls, host_lists_asked() - asked);
+    CHECK_EQUAL(examined, CONTEXTS - 1);
+    expect_death(contexts[3], FIRST + 3, 0);
+    for (i = 0; i < CONTEXTS; i++)
+        close_context(contexts[i]);
 }
 
 /*
