@@ -223,6 +223,8 @@ int main(int argc, char **argv)
     must(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, logger), "libxl_ctx_alloc");
     operation = find(events_operations, argv[1]);
     if (!operation)
+        operation = find(contexts_operations, argv[1]);
+    if (!operation)
         operation = find(holds_operations, argv[1]);
     if (!operation)
         DIE("there is no operation %s", argv[1]);

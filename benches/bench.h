@@ -9,7 +9,8 @@
  * beside each operation). A value in ns is a time: only what stands between the two readings of the clock counts, and
  * callgrind counts the same when it is told `--collect-atstart=no --toggle-collect=measured`.
  *
- * events.c has the operations that take time, holds.c those that tell what is held meanwhile.
+ * events.c has the operations that take time, contexts.c those of many contexts at once, holds.c those that tell what is
+ * held meanwhile.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -39,7 +40,7 @@ struct operation {
 };
 
 /* Ended by one without a name. */
-extern const struct operation events_operations[], holds_operations[];
+extern const struct operation events_operations[], contexts_operations[], holds_operations[];
 
 /* Open before an operation runs; its logger drops everything, as xl has it. */
 extern xensim_host *host;
