@@ -189,7 +189,8 @@ mod tests {
     use crate::context::{EventHooks, ForLibxl, Libxl};
     use crate::event::Event;
     use crate::evgen::monitor::tests::Table;
-    use crate::xen::log::{Line, LogSink, NullLog};
+    use crate::evgen::targets::Target;
+    use crate::xen::log::{Level, Line, LogSink, NullLog};
 
     /// A libxenlight that nobody has to call.
     struct Idle;
@@ -274,6 +275,23 @@ mod tests {
         let stats = context.stats();
         assert_eq!((stats.counts.scans, stats.counts.failed_scans, stats.asked.hypercalls), (4, 1, 0));
         context.set_event_hooks(None);
+    }
+
+    #[test]
+    fn a_neighbour_that_has_nothing_to_look_at_is_left_what_else_there_is() {
+        let notes = Arc::new(Notes::default());
+        let context = context(notes.clone());
+        let mut state = context.state.lock();
+        state.targets.insert(Target::All);
+        state.outbox.push_back(Item::Log(Line::new(Level::Info, "as by a drive's firing")));
+        assert!(context.to_be_served().is_none(), "its lock is held");
+        drop(state);
+        assert!(!readable(&context));
+        assert!(context.to_be_served().is_none(), "nothing was fired");
+        assert!(readable(&context), "nobody tells it to take a turn");
+        context.occurred();
+        assert_eq!(*notes.0.lock(), ["as by a drive's firing"]);
+        assert!(context.to_be_served().is_none() && !readable(&context));
     }
 
     #[test]
