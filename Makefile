@@ -75,6 +75,9 @@ bench: deps-bench stage ## Measure it beside libxenlight on the simulated host (
 	$(CARGO) build --release -p xensim -p xensim-preload
 	XLEVENT_STAGE=$(STAGE) XENSIM_BIN=$(abspath $(RELEASE))/xensim benches/run $(BENCH)
 
+bench-xen: deps-vm stage ## Measure it beside libxenlight on real Xen, with a thousand domains (XEN=4.20: on that release)
+	@$(STAGED) benches/xen
+
 deps-bench: deps-test
 	@scripts/deps bench
 
@@ -121,5 +124,5 @@ help: ## List all this
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind test-vm demo vm-shell install uninstall \
+.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind test-vm demo vm-shell bench bench-xen deps-bench install uninstall \
     xensim stage headers readme clean help

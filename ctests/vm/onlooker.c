@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * onlooker: watch many domains, say each event, and what hearing of them has cost.
+ * onlooker: watch many domains, keep a record of each event, and say what hearing of them has cost.
  *
- * Takes commands from stdin, a line each:
+ *     onlooker RECORD
  *
- *     watch FILE     the domids in FILE too, each the first word of a line
- *     report WORD    say what was seen, and what it has cost, since the last report
- *     end            give everything back, and end
+ * RECORD gets "DOMID SHUTDOWN REASON" or "DOMID DEATH" for each event. Prints "ready", and takes commands from stdin, a line
+ * each:
  *
- * Prints "ready", "watching COUNT" for each `watch`, "DOMID SHUTDOWN REASON" or "DOMID DEATH" for each event, and for a
- * `report`, once nothing has happened for a moment, so that all that there was to do is in the figures:
+ *     watch FILE     the domids in FILE too, each the first word of a line; prints "watching COUNT"
+ *     await COUNT    prints "seen COUNT" once COUNT events have come since the start
+ *     report         prints what was seen, and what it has cost, since the last report:
+ *                        report EVENTS HYPERCALLS CPU_US FIRINGS OWN_HYPERCALLS
+ *     end            gives everything back, and ends
  *
- *     report WORD EVENTS HYPERCALLS CPU_US FIRINGS OWN_HYPERCALLS
- *
- * CPU_US is that of all threads, in user space and in the kernel, in microseconds. FIRINGS and OWN_HYPERCALLS are what
- * xlevent_stats says, "-" without libxlevent.
+ * A report waits until nothing has happened for a moment, so that all that there was to do is in the figures. CPU_US is that of
+ * all threads, in user space and in the kernel, in microseconds. FIRINGS and OWN_HYPERCALLS are what xlevent_stats says, "-"
+ * without libxlevent.
  *
  * It does what a toolstack does: its own poll() around libxl's descriptors, and a generator for each domain until the domain
- * is dead. The same source is linked with either library. Nothing is filtered: an event that comes twice is printed twice.
+ * is dead. The same source is linked with either library. Nothing is filtered: an event that comes twice is recorded twice.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -56,8 +57,10 @@ static struct watched *watched;
 static size_t watched_count;
 static uint64_t events;
 static struct figures reported;
-/* The word of a report that is due. */
-static char due[32];
+static FILE *record;
+/* What was asked for last, and has not come yet. */
+static uint64_t awaited;
+static bool report_is_due;
 static bool broken, ended;
 
 static void complain(const char *what, int rc)
@@ -96,13 +99,13 @@ static void report(void)
 {
     struct figures now = figures_now();
 
-    printf("report %s %" PRIu64 " %" PRIu64 " %" PRIu64, due, now.events - reported.events,
-           now.hypercalls - reported.hypercalls, now.cpu_us - reported.cpu_us);
+    printf("report %" PRIu64 " %" PRIu64 " %" PRIu64, now.events - reported.events, now.hypercalls - reported.hypercalls,
+           now.cpu_us - reported.cpu_us);
     if (xlevent_stats)
         printf(" %" PRIu64 " %" PRIu64 "\n", now.firings - reported.firings, now.own_hypercalls - reported.own_hypercalls);
     else
         printf(" - -\n");
-    due[0] = 0;
+    report_is_due = false;
     reported = figures_now();
 }
 
@@ -141,8 +144,10 @@ static void obey(char *line)
 {
     if (!strncmp(line, "watch ", 6))
         watch(line + 6);
-    else if (!strncmp(line, "report ", 7))
-        snprintf(due, sizeof due, "%s", line + 7);
+    else if (!strncmp(line, "await ", 6))
+        awaited = strtoull(line + 6, NULL, 10);
+    else if (!strcmp(line, "report"))
+        report_is_due = true;
     else if (!strcmp(line, "end"))
         ended = true;
     else
@@ -179,16 +184,16 @@ static void take_event(libxl_event *event)
     events++;
     switch (event->type) {
     case LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN:
-        printf("%" PRIu32 " SHUTDOWN %u\n", event->domid, (unsigned)event->u.domain_shutdown.shutdown_reason);
+        fprintf(record, "%" PRIu32 " SHUTDOWN %u\n", event->domid, (unsigned)event->u.domain_shutdown.shutdown_reason);
         break;
     case LIBXL_EVENT_TYPE_DOMAIN_DEATH:
-        printf("%" PRIu32 " DEATH\n", event->domid);
+        fprintf(record, "%" PRIu32 " DEATH\n", event->domid);
         break;
     default:
-        printf("%" PRIu32 " TYPE %d\n", event->domid, (int)event->type);
+        fprintf(record, "%" PRIu32 " TYPE %d\n", event->domid, (int)event->type);
     }
     if (!domain || domain->domid != event->domid) {
-        printf("%" PRIu32 " WRONG-USER %" PRIu64 "\n", event->domid, event->for_user);
+        fprintf(record, "%" PRIu32 " WRONG-USER %" PRIu64 "\n", event->domid, event->for_user);
     } else if (event->type == LIBXL_EVENT_TYPE_DOMAIN_DEATH && domain->death) {
         libxl_evdisable_domain_death(ctx, domain->death);
         domain->death = NULL;
@@ -224,9 +229,16 @@ static void turn(void)
         return;
     }
     fds[0] = (struct pollfd){ .fd = STDIN_FILENO, .events = POLLIN };
-    at_rest = due[0] && (timeout_ms < 0 || timeout_ms > QUIET_MS);
+    at_rest = report_is_due && (timeout_ms < 0 || timeout_ms > QUIET_MS);
     if (at_rest)
         timeout_ms = QUIET_MS;
+    /* Before it is said that they have come. */
+    if (fflush(record))
+        complain("the record", errno);
+    if (awaited && events >= awaited) {
+        printf("seen %" PRIu64 "\n", awaited);
+        awaited = 0;
+    }
     fflush(stdout);
     ready = poll(fds, (nfds_t)count + 1, timeout_ms);
     if (ready < 0) {
@@ -246,14 +258,19 @@ static void turn(void)
         read_commands();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const libxl_event_hooks disasters = { .disaster = on_disaster };
     xentoollog_logger *logger = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_WARN, 0);
     size_t i;
     int rc;
 
-    if (!logger)
+    if (argc != 2) {
+        fprintf(stderr, "usage: onlooker RECORD\n");
+        return 2;
+    }
+    record = fopen(argv[1], "w");
+    if (!record || !logger)
         return 1;
     rc = libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, logger);
     if (rc) {
@@ -261,8 +278,9 @@ int main(void)
         return 1;
     }
     libxl_event_register_callbacks(ctx, &disasters, NULL);
-    /* Lines are many: they go out together, before each wait. */
-    setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+    /* What is said goes out together, before each wait. */
+    setvbuf(stdout, NULL, _IOFBF, BUFSIZ);
+    setvbuf(record, NULL, _IOFBF, 1 << 16);
     printf("ready\n");
     reported = figures_now();
     while (!ended && !broken)
@@ -274,5 +292,5 @@ int main(void)
     libxl_ctx_free(ctx);
     xtl_logger_destroy(logger);
     free(watched);
-    return broken || fflush(stdout) ? 1 : 0;
+    return fclose(record) || fflush(stdout) || broken ? 1 : 0;
 }
