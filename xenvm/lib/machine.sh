@@ -10,6 +10,7 @@
 
 boot_limit=${XLEVENT_VM_BOOT_LIMIT:-300}
 memory_mib=${XLEVENT_VM_MEMORY:-3072}
+clock=${XLEVENT_VM_CLOCK:-host}
 
 # prepare_share SHARE COMMAND...
 prepare_share() {
@@ -28,10 +29,16 @@ prepare_share() {
 # qemu SHARE CONSOLE: console is what -serial takes.
 # Runs inside the image's folder: the multiboot module list knows no quoting.
 start_qemu() {
-    local share
+    local share counting=()
+    case $clock in
+        host) ;;
+        # A nanosecond for each: what something costs in there does not depend on what else goes on out here.
+        instructions) counting=(-icount shift=0) ;;
+        *) die "XLEVENT_VM_CLOCK is host or instructions, not $clock" ;;
+    esac
     share=$(realpath "$1")
     cd "$cache/image"
-    exec qemu-system-x86_64 -accel tcg -cpu Nehalem,+rdrand -smp 1 -m "$memory_mib" \
+    exec qemu-system-x86_64 -accel tcg "${counting[@]}" -cpu Nehalem,+rdrand -smp 1 -m "$memory_mib" \
         -display none -monitor none -serial "$2" -no-reboot -nic none -no-user-config \
         -virtfs "local,path=${share//,/,,},mount_tag=host,security_model=none,multidevs=remap" \
         -kernel xen \
