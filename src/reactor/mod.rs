@@ -19,7 +19,8 @@
 //! 1. A source is added to, changed in and removed from the inner epoll, a kernel object. Everyone waits on that object
 //!    itself, never on a copy of its members, so there is no stale set.
 //! 2. Sources are level-triggered, and only under the context's lock is a source's readiness taken away, by a turn that
-//!    does what it asked for; that may be another context's turn (`context::neighbours`). A waiter that goes back to sleep because another thread was quicker has missed nothing but work.
+//!    does what it asked for; that may be another context's turn (`context::neighbours`). A waiter that goes back to sleep
+//!    because another thread was quicker has missed nothing but work.
 //! 3. Work done by another thread matters to a waiter only if it queued an event, and whoever queues one raises the
 //!    wake-ups of both kinds under the same lock. A wake-up is taken back only by its kind, under that lock, before it
 //!    looks at the queue: an event queued before the look is seen, one queued after it raises the wake-up again.
