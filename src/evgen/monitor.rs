@@ -10,12 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 
 use super::domain_death::{DomainDeath, Report, SuspendRule};
-use super::runs::Runs;
+use super::runs::{Beside, Runs};
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::{DomainInfo, Host};
 
-/// Up to this many questions the host is asked for each domain by itself.
+/// Up to this many questions the host is asked for each domain by itself,
 const FEW: usize = 4;
+
+/// unless they are so near each other that one answer serves for all: it then fits a page, as any does.
+const NEAR: usize = 32;
 
 /// Otherwise for so many domains at a time, per question that is left: where most domains are watched, one answer serves
 /// for all; where few are, an answer isn't much longer than what is wanted of it.
@@ -43,6 +46,12 @@ impl Key {
 
     fn place(self) -> u32 {
         (self.0 >> SERIAL_BITS) as u32
+    }
+
+    /// Whether the generator is its domain's only one, if a domain can be there at all.
+    fn alone_in_its_place(self, beside: Beside<Key>) -> bool {
+        let place = self.place();
+        place < DOMID_LIMIT && ![beside.before, beside.after].into_iter().flatten().any(|key| key.place() == place)
     }
 
     /// Below all keys of a place, and above those of the places before it.
@@ -90,20 +99,20 @@ impl Monitor {
     /// Adds a generator. It hears of its domain's present state at the next [`Monitor::scan_fresh`].
     pub fn insert(&mut self, domid: u32, user: u64) -> Key {
         let key = Key::new(domid);
-        self.domains += usize::from(domid < DOMID_LIMIT && !self.has(domid));
-        self.generators.insert(key, DomainDeath::new(domid, user));
+        let beside = self.generators.insert(key, DomainDeath::new(domid, user));
+        self.domains += usize::from(key.alone_in_its_place(beside));
         self.fresh.insert(key.place());
         key
     }
 
     /// Removes a generator; whether there was one.
     pub fn remove(&mut self, key: Key) -> bool {
-        let removed = self.generators.remove(key).is_some();
-        self.domains -= usize::from(removed && key.place() < DOMID_LIMIT && !self.has(key.place()));
+        let Some((_, beside)) = self.generators.remove(key) else { return false };
+        self.domains -= usize::from(key.alone_in_its_place(beside));
         if self.generators.is_empty() {
             self.fresh.clear();
         }
-        removed
+        true
     }
 
     /// How many generators there are.
@@ -238,7 +247,11 @@ impl Questions {
         }
         let left = self.most - done;
         let span = self.last.saturating_sub(place) as usize + 1;
-        let batch = if left <= FEW { 1 } else { BATCH.min(left * PER_QUESTION).min(span) };
+        let batch = match left {
+            ..=FEW if span <= NEAR => span,
+            ..=FEW => 1,
+            _ => BATCH.min(left * PER_QUESTION).min(span),
+        };
         host.ask(place, batch)?;
         let domains = host.answer();
         let to = match domains.last() {
@@ -502,6 +515,17 @@ pub(crate) mod tests {
         assert!(!monitor.ask(3), "the dead have nothing more to tell");
         assert!(!monitor.ask(11), "nobody wants to know");
         assert!(!monitor.has_fresh());
+    }
+
+    #[test]
+    fn a_few_domains_are_one_question_if_they_are_near_each_other() {
+        for (domids, questions, longest) in [(vec![5, 36], 1, 32), (vec![5, 37], 2, 1), (vec![5, 6, 900, 901], 3, 2)] {
+            let mut table = Table::of(0..2000);
+            let mut monitor = Monitor::default();
+            domids.iter().for_each(|domid| _ = monitor.insert(*domid, 0));
+            assert_eq!(scan(&mut monitor, &mut table), []);
+            assert_eq!((table.questions, table.longest), (questions, longest), "{domids:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,15 @@ pub struct Runs<K, V> {
     len: usize,
 }
 
+/// The keys next to a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside<K> {
+    /// The next lower key.
+    pub before: Option<K>,
+    /// The next higher.
+    pub after: Option<K>,
+}
+
 impl<K, V> Default for Runs<K, V> {
     fn default() -> Self {
         Runs { runs: Vec::new(), len: 0 }
@@ -39,18 +48,18 @@ impl<K: Ord + Copy, V> Runs<K, V> {
         Some(self.runs.last()?.last()?.0)
     }
 
-    /// Adds an entry, or replaces that of the same key.
-    pub fn insert(&mut self, key: K, value: V) {
+    /// Adds an entry, or replaces that of the same key; its neighbours.
+    pub fn insert(&mut self, key: K, value: V) -> Beside<K> {
         let mut at = self.run_of(key);
         let Some(run) = self.runs.get_mut(at) else {
             self.runs.push(vec![(key, value)]);
             self.len = 1;
-            return;
+            return Beside { before: None, after: None };
         };
         let mut index = match run.binary_search_by_key(&key, |(key, _)| *key) {
             Ok(index) => {
                 run[index].1 = value;
-                return;
+                return self.beside(at, index, index + 1);
             }
             Err(index) => index,
         };
@@ -67,23 +76,34 @@ impl<K: Ord + Copy, V> Runs<K, V> {
         }
         self.runs[at].insert(index, (key, value));
         self.len += 1;
+        self.beside(at, index, index + 1)
     }
 
-    /// Removes an entry.
-    pub fn remove(&mut self, key: K) -> Option<V> {
+    /// Removes an entry; what were its neighbours.
+    pub fn remove(&mut self, key: K) -> Option<(V, Beside<K>)> {
         let at = self.run_of(key);
         let run = self.runs.get_mut(at)?;
         let index = run.binary_search_by_key(&key, |(key, _)| *key).ok()?;
         let (_, value) = run.remove(index);
+        let beside = self.beside(at, index, index);
         self.len -= 1;
-        if run.is_empty() {
+        if self.runs[at].is_empty() {
             self.runs.remove(at);
         } else {
             // What is left of two shares one, which then has room: nothing is split and joined again and again.
             self.join(at);
             self.join(at.wrapping_sub(1));
         }
-        Some(value)
+        Some((value, beside))
+    }
+
+    /// The keys before one place and from another on, both of the same run, which may lie at its ends or past them.
+    fn beside(&self, at: usize, before: usize, after: usize) -> Beside<K> {
+        let key = |entry: &(K, V)| entry.0;
+        let in_run = |index: usize| self.runs[at].get(index).map(key);
+        let lower = || self.runs.get(at.wrapping_sub(1)).and_then(|run| run.last()).map(key);
+        let upper = || self.runs.get(at + 1).and_then(|run| run.first()).map(key);
+        Beside { before: in_run(before.wrapping_sub(1)).or_else(lower), after: in_run(after).or_else(upper) }
     }
 
     /// All entries from a key on, ascending.
@@ -148,12 +168,20 @@ mod tests {
 
     impl Pair {
         fn insert(&mut self, key: u32, value: u32) {
-            self.runs.insert(key, value);
             self.model.insert(key, value);
+            assert_eq!(self.runs.insert(key, value), self.beside(key));
         }
 
         fn remove(&mut self, key: u32) {
-            assert_eq!(self.runs.remove(key), self.model.remove(&key));
+            let removed = self.model.remove(&key).map(|value| (value, self.beside(key)));
+            assert_eq!(self.runs.remove(key), removed);
+        }
+
+        fn beside(&self, key: u32) -> Beside<u32> {
+            Beside {
+                before: self.model.range(..key).next_back().map(|(key, _)| *key),
+                after: self.model.range(key + 1..).next().map(|(key, _)| *key),
+            }
         }
 
         fn check(&mut self) {
