@@ -75,7 +75,7 @@ bench: deps-bench stage ## Measure it beside libxenlight on the simulated host (
 	$(CARGO) build --release -p xensim -p xensim-preload
 	XLEVENT_STAGE=$(STAGE) XENSIM_BIN=$(abspath $(RELEASE))/xensim benches/run $(BENCH)
 
-bench-xen: deps-vm stage ## Measure it beside libxenlight on real Xen, with a thousand domains (XEN=4.20: on that release)
+bench-xen: deps-vm stage ## Measure it beside libxenlight on real Xen, with a thousand domains (about 8 minutes; XEN=4.20: on that release)
 	@$(STAGED) benches/xen
 
 deps-bench: deps-test

@@ -40,8 +40,8 @@
 /* Not there without libxlevent. */
 #pragma weak xlevent_stats
 
-/* Far longer than xenstored needs from one firing to the next. */
-enum { QUIET_MS = 300 };
+/* Far longer than xenstored needs from one firing to the next, also where something else holds the machine up. */
+enum { QUIET_MS = 1000 };
 
 struct watched {
     uint32_t domid;
