@@ -66,6 +66,8 @@ pub struct State {
     pub paused: bool,
     /// It is fully virtualised, not paravirtualised.
     pub hvm: bool,
+    /// How often it has run again after a shutdown. Its processor time grows with it.
+    pub resumed: u32,
 }
 
 const PRESENT: u64 = 1 << 0;
@@ -74,6 +76,7 @@ const SHUTDOWN: u64 = 1 << 2;
 const PAUSED: u64 = 1 << 3;
 const HVM: u64 = 1 << 4;
 const REASON_SHIFT: u32 = 8;
+const RESUMED_SHIFT: u32 = 32;
 
 impl State {
     fn pack(self) -> u64 {
@@ -83,6 +86,7 @@ impl State {
             | bit(self.paused, PAUSED)
             | bit(self.hvm, HVM)
             | self.shutdown.map_or(0, |reason| SHUTDOWN | u64::from(reason.0) << REASON_SHIFT)
+            | u64::from(self.resumed) << RESUMED_SHIFT
     }
 
     fn unpack(word: u64) -> Option<State> {
@@ -92,7 +96,14 @@ impl State {
             shutdown: (word & SHUTDOWN != 0).then(reason),
             paused: word & PAUSED != 0,
             hvm: word & HVM != 0,
+            resumed: (word >> RESUMED_SHIFT) as u32,
         })
+    }
+
+    /// How long its processors have run: a millisecond for each time that it was let run. It stands still while it is shut
+    /// down, and has grown when it is so again.
+    pub fn cpu_time(self) -> Duration {
+        Duration::from_millis(1 + u64::from(self.resumed))
     }
 }
 
@@ -399,7 +410,8 @@ mod tests {
         for word in 0..32_u8 {
             for reason in [None, Some(Reason(0)), Some(Reason(255))] {
                 let bit = |index: u8| word & 1 << index != 0;
-                let state = State { dying: bit(0), paused: bit(1), hvm: bit(2), shutdown: reason };
+                let resumed = u32::from(word) * (u32::MAX / 31);
+                let state = State { dying: bit(0), paused: bit(1), hvm: bit(2), shutdown: reason, resumed };
                 assert_eq!(State::unpack(state.pack()), Some(state));
             }
         }

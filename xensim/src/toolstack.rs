@@ -115,7 +115,11 @@ impl Change {
             Change::ShutdownAndDying(reason) => {
                 (!state.dying).then_some(State { dying: true, shutdown: down(reason), ..state })
             }
-            Change::Resume => (!state.dying && state.shutdown.is_some()).then_some(State { shutdown: None, ..state }),
+            Change::Resume => (!state.dying && state.shutdown.is_some()).then_some(State {
+                shutdown: None,
+                resumed: state.resumed.wrapping_add(1),
+                ..state
+            }),
             Change::Pause => Some(State { paused: true, ..state }),
             Change::Unpause => Some(State { paused: false, ..state }),
         }

@@ -191,6 +191,7 @@ static void describe(const struct xensim_domain *domain, xen_domctl_getdomaininf
         info->flags |= XEN_DOMINF_blocked;
     info->tot_pages = domain->dying ? 0 : domain->pages;
     info->max_pages = domain->pages;
+    info->cpu_time = domain->cpu_time_ns;
     info->nr_online_vcpus = domain->vcpus;
     info->max_vcpu_id = domain->vcpus ? domain->vcpus - 1 : 0;
     memcpy(info->handle, domain->handle, sizeof info->handle);

@@ -48,6 +48,7 @@ struct xensim_domain {
     uint32_t dying, shutdown, reason, paused, hvm;
     uint32_t vcpus;
     uint64_t pages;
+    uint64_t cpu_time_ns;
     uint8_t handle[16];
 };
 

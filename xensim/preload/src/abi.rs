@@ -106,6 +106,7 @@ struct CDomain {
     hvm: u32,
     vcpus: u32,
     pages: u64,
+    cpu_time_ns: u64,
     handle: [u8; 16],
 }
 
@@ -175,6 +176,7 @@ impl Call {
             hvm: state.hvm.into(),
             vcpus: domain.vcpus,
             pages: domain.pages,
+            cpu_time_ns: state.cpu_time().as_nanos() as u64,
             handle: domain.handle,
         };
         // SAFETY: `decode`'s caller vouched for what the call points to; the index is below its count.

@@ -136,6 +136,7 @@ static void a_resumed_domain_lives(xensim_host *host)
     libxl_ctx *ctx = open_context();
     libxl_evgen_domain_death *death = NULL;
     libxl_dominfo info;
+    uint64_t cpu_time;
     uint32_t domid;
 
     CHECK_EQUAL(xensim_create(host, "guest", &domid), 0);
@@ -143,13 +144,17 @@ static void a_resumed_domain_lives(xensim_host *host)
     CHECK_EQUAL(xensim_suspend(host, domid), 0);
     expect(ctx, LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN, domid, LIBXL_SHUTDOWN_REASON_SUSPEND);
     libxl_evdisable_domain_death(ctx, death);
+    libxl_dominfo_init(&info);
+    CHECK_EQUAL(libxl_domain_info(ctx, &info, domid), 0);
+    CHECK(info.shutdown);
+    cpu_time = info.cpu_time;
     CHECK_EQUAL(xensim_resume(host, domid), 0);
     CHECK_EQUAL(xensim_resume(host, domid), -1);
     CHECK_EQUAL(errno, EINVAL);
 
-    libxl_dominfo_init(&info);
     CHECK_EQUAL(libxl_domain_info(ctx, &info, domid), 0);
     CHECK(!info.shutdown && !info.dying && !info.paused);
+    CHECK_EQUAL(info.cpu_time, cpu_time + 1000000);
     libxl_dominfo_dispose(&info);
 
     /* xenstored has been told: it notices the next shutdown. */
