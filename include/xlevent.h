@@ -114,6 +114,23 @@ struct xlevent_stats {
     uint64_t drives_watched;
     /** Child processes of the library now: those that run, and those whose end has not been dealt with yet. */
     uint64_t children_running;
+    /** More events by type: LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED. */
+    uint64_t events_domain_suspended;
+    /** LIBXL_EVENT_TYPE_DOMAIN_RUNNING. */
+    uint64_t events_domain_running;
+    /** LIBXL_EVENT_TYPE_DOMAIN_CREATED. */
+    uint64_t events_domain_created;
+    /**
+     * Firings of xenstore's `@introduceDomain` that were taken in: one or more whenever domains begin, and one for each new
+     * watch. There is none while there is no generator for any domain.
+     */
+    uint64_t introductions;
+    /** Looks at suspended domains, to see whether they run again. They count among `partial_scans` too. */
+    uint64_t resume_looks;
+    /** Generators of libxl_evenable_domain_state that there are now. */
+    uint64_t state_generators;
+    /** Domains that those among them for any domain know now, each of them. */
+    uint64_t domains_known;
 };
 
 /**

@@ -165,6 +165,21 @@ constants! { LibxlEventTypeValues as libxl_event_type:
     LIBXL_EVENT_TYPE_OPERATION_COMPLETE, LIBXL_EVENT_TYPE_DOMAIN_CREATE_CONSOLE_AVAILABLE,
 }
 
+/// The event type "a domain is suspended", which libxl hasn't, as those that follow. C programs have them from xlevent.h.
+///
+/// cbindgen:ignore
+pub const LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED: libxl_event_type = 40;
+
+/// "A domain runs again".
+///
+/// cbindgen:ignore
+pub const LIBXL_EVENT_TYPE_DOMAIN_RUNNING: libxl_event_type = 41;
+
+/// "There is a new domain".
+///
+/// cbindgen:ignore
+pub const LIBXL_EVENT_TYPE_DOMAIN_CREATED: libxl_event_type = 42;
+
 /// What a disk's data is stored in.
 #[repr(C)]
 pub enum LibxlDiskFormatValues {

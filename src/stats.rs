@@ -33,6 +33,10 @@ pub struct Counts {
     pub children_started: u64,
     /// Times that what had become ready was taken in.
     pub turns: u64,
+    /// Firings of `@introduceDomain` that were taken in, with the one by which every new watch begins.
+    pub introductions: u64,
+    /// Looks at suspended domains, to see whether they run again. They are among `partial_scans`.
+    pub resume_looks: u64,
 }
 
 /// Events, by type.
@@ -42,6 +46,12 @@ pub struct Events {
     pub domain_shutdown: u64,
     /// DOMAIN_DEATH.
     pub domain_death: u64,
+    /// DOMAIN_SUSPENDED.
+    pub domain_suspended: u64,
+    /// DOMAIN_RUNNING.
+    pub domain_running: u64,
+    /// DOMAIN_CREATED.
+    pub domain_created: u64,
     /// DISK_EJECT.
     pub disk_eject: u64,
     /// OPERATION_COMPLETE, which are libxenlight's.
@@ -58,6 +68,9 @@ impl Events {
         *match event_type {
             LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN => &mut self.domain_shutdown,
             LIBXL_EVENT_TYPE_DOMAIN_DEATH => &mut self.domain_death,
+            LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED => &mut self.domain_suspended,
+            LIBXL_EVENT_TYPE_DOMAIN_RUNNING => &mut self.domain_running,
+            LIBXL_EVENT_TYPE_DOMAIN_CREATED => &mut self.domain_created,
             LIBXL_EVENT_TYPE_DISK_EJECT => &mut self.disk_eject,
             LIBXL_EVENT_TYPE_OPERATION_COMPLETE => &mut self.operation_complete,
             LIBXL_EVENT_TYPE_DOMAIN_CREATE_CONSOLE_AVAILABLE => &mut self.domain_create_console_available,
@@ -97,6 +110,10 @@ pub struct Stats {
     pub drives_watched: u64,
     /// Children of ours that have not been dealt with to the end.
     pub children_running: u64,
+    /// Generators of domains' states.
+    pub state_generators: u64,
+    /// The domains that generators of all domains' states know, each of them.
+    pub domains_known: u64,
 }
 
 #[cfg(test)]
@@ -109,9 +126,15 @@ mod tests {
         for event_type in [1, 2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 0, 6, 63, 64, 1000, libxl_event_type::MAX] {
             events.count(event_type);
         }
+        for (event_type, times) in [(40, 7), (41, 8), (42, 9)] {
+            (0..times).for_each(|_| events.count(event_type));
+        }
         let expected = Events {
             domain_shutdown: 1,
             domain_death: 2,
+            domain_suspended: 7,
+            domain_running: 8,
+            domain_created: 9,
             disk_eject: 3,
             operation_complete: 4,
             domain_create_console_available: 5,

@@ -106,7 +106,8 @@ fn offsets() {
             events_domain_shutdown, events_domain_death, events_disk_eject, events_operation_complete,
             events_domain_create_console_available, events_other, events_called_back, disasters, xenstored_losses,
             reconnections, children_started, turns, events_queued, events_queued_most, watching, death_generators,
-            eject_generators, drives_watched, children_running,
+            eject_generators, drives_watched, children_running, events_domain_suspended, events_domain_running,
+            events_domain_created, introductions, resume_looks, state_generators, domains_known,
         }
     });
     // Inside the union, whose members all begin where it begins.

@@ -86,6 +86,22 @@ pub struct xlevent_stats {
     pub drives_watched: u64,
     /// Child processes of the library now: those that run, and those whose end has not been dealt with yet.
     pub children_running: u64,
+
+    /// More events by type: LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED.
+    pub events_domain_suspended: u64,
+    /// LIBXL_EVENT_TYPE_DOMAIN_RUNNING.
+    pub events_domain_running: u64,
+    /// LIBXL_EVENT_TYPE_DOMAIN_CREATED.
+    pub events_domain_created: u64,
+    /// Firings of xenstore's `@introduceDomain` that were taken in: one or more whenever domains begin, and one for each new
+    /// watch. There is none while there is no generator for any domain.
+    pub introductions: u64,
+    /// Looks at suspended domains, to see whether they run again. They count among `partial_scans` too.
+    pub resume_looks: u64,
+    /// Generators of libxl_evenable_domain_state that there are now.
+    pub state_generators: u64,
+    /// Domains that those among them for any domain know now, each of them.
+    pub domains_known: u64,
 }
 
 impl From<Stats> for xlevent_stats {
@@ -101,6 +117,8 @@ impl From<Stats> for xlevent_stats {
             eject_generators,
             drives_watched,
             children_running,
+            state_generators,
+            domains_known,
         } = stats;
         let Counts {
             releases,
@@ -115,11 +133,16 @@ impl From<Stats> for xlevent_stats {
             reconnections,
             children_started,
             turns,
+            introductions,
+            resume_looks,
         } = counts;
         let Asked { hypercalls, domains } = asked;
         let Events {
             domain_shutdown,
             domain_death,
+            domain_suspended,
+            domain_running,
+            domain_created,
             disk_eject,
             operation_complete,
             domain_create_console_available,
@@ -153,6 +176,13 @@ impl From<Stats> for xlevent_stats {
             eject_generators,
             drives_watched,
             children_running,
+            events_domain_suspended: domain_suspended,
+            events_domain_running: domain_running,
+            events_domain_created: domain_created,
+            introductions,
+            resume_looks,
+            state_generators,
+            domains_known,
         }
     }
 }
@@ -215,6 +245,9 @@ mod tests {
             events: Events {
                 domain_shutdown: 8,
                 domain_death: 9,
+                domain_suspended: 27,
+                domain_running: 28,
+                domain_created: 29,
                 disk_eject: 10,
                 operation_complete: 11,
                 domain_create_console_available: 12,
@@ -226,6 +259,8 @@ mod tests {
             reconnections: 17,
             children_started: 18,
             turns: 19,
+            introductions: 30,
+            resume_looks: 31,
         };
         let asked = Asked { hypercalls: 5, domains: 6 };
         let stats = Stats {
@@ -238,6 +273,8 @@ mod tests {
             eject_generators: 24,
             drives_watched: 25,
             children_running: 26,
+            state_generators: 32,
+            domains_known: 33,
         };
         const FIELDS: usize = size_of::<xlevent_stats>() / FIELD;
         // SAFETY: a structure of so many 64-bit numbers and nothing else.

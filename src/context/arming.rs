@@ -15,12 +15,12 @@ use parking_lot::MutexGuard;
 
 use super::eject::EJECT_NODE;
 use super::outbox::Item;
-use super::targeting::{DOMAIN_TOKEN, RELEASE_TOKEN, Wanted, unwatch, watch_domains};
+use super::targeting::{DOMAIN_TOKEN, INTRODUCE_TOKEN, RELEASE_TOKEN, Wanted, unwatch, watch_domains};
 use super::turn::{Later, Token};
 use super::{Context, State, log_later, neighbours};
 use crate::error::{Error, Result};
 use crate::evgen::disk_eject::DriveId;
-use crate::evgen::targets::Targets;
+use crate::evgen::targets::{Subject, Targets};
 use crate::evgen::vbd::Frontend;
 use crate::reactor::{Monotonic, now};
 use crate::xen::DOMID_LIMIT;
@@ -33,6 +33,8 @@ use crate::xen::store::Store;
 pub(super) enum Watch {
     /// Domains that end, or one.
     Release,
+    /// New domains.
+    Introduce,
     /// A drive.
     Drive(DriveId),
 }
@@ -45,6 +47,9 @@ impl Watch {
     pub(super) fn of(token: &CStr) -> Option<Watch> {
         if token == RELEASE_TOKEN || token == DOMAIN_TOKEN {
             return Some(Watch::Release);
+        }
+        if token == INTRODUCE_TOKEN {
+            return Some(Watch::Introduce);
         }
         let number = token.to_str().ok()?.strip_prefix(DRIVE_TOKEN)?;
         Some(Watch::Drive(DriveId(number.parse().ok()?)))
@@ -70,7 +75,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// For [`Context::arm`], where all generators are there already.
-const NO_DOMAIN_IN_PARTICULAR: u32 = DOMID_LIMIT;
+const NO_DOMAIN_IN_PARTICULAR: Subject = Subject::Domain(DOMID_LIMIT);
 
 /// An outage of this length is a disaster. Trying goes on after it.
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
@@ -95,13 +100,13 @@ impl Context {
         self.settled.notify_all();
     }
 
-    /// Sees to it that a domain's generators are served; true if a watch was set by this call which will have everything
+    /// Sees to it that a generator for this is served; true if a watch was set by this call which will have everything
     /// looked at that has generators when the lock is given up. On failure all is as before.
-    pub(super) fn arm(&self, state: &mut MutexGuard<'_, State>, domid: u32) -> Result<bool> {
+    pub(super) fn arm(&self, state: &mut MutexGuard<'_, State>, subject: Subject) -> Result<bool> {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
-        if state.armed && state.gate.is_none() && state.targets.covers(domid) {
+        if state.armed && state.gate.is_none() && state.targets.covers(subject) {
             return Ok(false);
         }
         if !self.enter_gate(state) {
@@ -111,19 +116,19 @@ impl Context {
         }
         let result = if state.armed {
             // The new watch may have fired, and found nothing, before there is the generator.
-            self.watch_domain(state, domid).map(|()| false)
+            self.watch_subject(state, subject).map(|()| false)
         } else {
-            self.arm_in_gate(state, Some(domid)).map(|()| state.targets.tells_of(domid))
+            self.arm_in_gate(state, Some(subject)).map(|()| state.targets.tells_of(subject))
         };
         self.leave_gate(state);
         result
     }
 
-    pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>, domid: Option<u32>) -> Result<()> {
+    pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>, subject: Option<Subject>) -> Result<()> {
         self.register_in_gate(state)?;
         let store = state.store.take();
         let need_hypervisor = state.hypervisor.is_none();
-        let wanted = state.wanted_domains(domid);
+        let wanted = state.wanted_domains(subject);
         let connected = MutexGuard::unlocked(state, || {
             let hypervisor = if need_hypervisor {
                 let (hypervisor, lines) = Hypervisor::open();
@@ -204,7 +209,7 @@ impl Context {
         self.leave_gate(state);
         // An enable of another thread's that came in meanwhile has waited for the gate, and arms again by itself. One from
         // the hook that we have called could not wait, and was told that it is served.
-        if !state.monitor.is_empty()
+        if !state.domains.is_empty()
             && !state.armed
             && !state.closed
             && let Err(error) = self.arm(state, NO_DOMAIN_IN_PARTICULAR)
@@ -338,6 +343,7 @@ mod tests {
     fn a_firing_is_told_by_its_token() {
         assert_eq!(Watch::of(RELEASE_TOKEN), Some(Watch::Release));
         assert_eq!(Watch::of(DOMAIN_TOKEN), Some(Watch::Release));
+        assert_eq!(Watch::of(INTRODUCE_TOKEN), Some(Watch::Introduce));
         for id in [DriveId(0), DriveId(7), DriveId(u64::MAX)] {
             assert_eq!(Watch::of(&Watch::drive_token(id)), Some(Watch::Drive(id)));
         }

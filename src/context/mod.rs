@@ -6,8 +6,9 @@
 //! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `companion` keeps libxenlight's
-//!   descriptors and timeouts, `eject` looks at drives, `targeting` sets the watches for domains, `neighbours` are the other
-//!   contexts of the process, `children` has the child processes, `stats` what was counted.
+//!   descriptors and timeouts, `eject` looks at drives, `states` at suspended domains, `targeting` sets the watches for
+//!   domains, `neighbours` are the other contexts of the process, `children` has the child processes, `stats` what was
+//!   counted.
 
 mod arming;
 mod children;
@@ -21,6 +22,7 @@ mod neighbours;
 mod outbox;
 mod registry;
 mod retrieval;
+mod states;
 mod stats;
 mod targeting;
 #[cfg(test)]
@@ -39,8 +41,9 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Queue};
 use crate::evgen::disk_eject::Drives;
 use crate::evgen::domain_death::SuspendRule;
-use crate::evgen::monitor::{Key, Monitor};
-use crate::evgen::targets::Targets;
+use crate::evgen::domains::Domains;
+use crate::evgen::monitor::Key;
+use crate::evgen::targets::{Subject, Targets};
 use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
 use crate::stats::Counts;
 use crate::xen::hypervisor::{self, Hypervisor};
@@ -111,7 +114,7 @@ struct State {
     os_hooks: Option<Arc<dyn OsEventHooks>>,
     /// The application has been asked to watch our descriptor. Changed by the gate's holder only.
     registered: bool,
-    monitor: Monitor,
+    domains: Domains,
     /// The watches for domains that are set. Changed by the gate's holder, and forgotten with the connection.
     targets: Targets,
     drives: Drives,
@@ -129,6 +132,7 @@ struct State {
     /// What has happened so far. Whoever does what is counted, counts it.
     counts: Counts,
     timers: Timers<turn::Later>,
+    resume_looks: states::ResumeLooks,
     /// [`turn::Later::Fresh`] is among the timers.
     fresh_due: bool,
     /// [`turn::Later::Flush`] is among the timers.
@@ -149,7 +153,7 @@ struct State {
 impl State {
     /// There is nothing to generate: xenstored needn't be listened to.
     fn generates_nothing(&self) -> bool {
-        self.monitor.is_empty() && self.drives.is_empty()
+        self.domains.is_empty() && self.drives.is_empty()
     }
 }
 
@@ -185,7 +189,7 @@ impl Context {
             event_hooks: None,
             os_hooks: None,
             registered: false,
-            monitor: Monitor::new(suspend_rule()),
+            domains: Domains::new(suspend_rule()),
             targets: Targets::default(),
             drives: Drives::default(),
             hypervisor,
@@ -197,6 +201,7 @@ impl Context {
             children: children::Children::default(),
             counts: Counts::default(),
             timers: Timers::default(),
+            resume_looks: states::ResumeLooks::default(),
             fresh_due: false,
             flush_due: false,
             gate: None,
@@ -276,13 +281,9 @@ impl Context {
     /// Generates DOMAIN_SHUTDOWN and DOMAIN_DEATH for a domain, beginning with its present state.
     pub fn enable_domain_death(&self, domid: u32, user: u64) -> Result<Key> {
         let mut state = self.state.lock();
-        let newly_armed = self.arm(&mut state, domid)?;
-        let key = state.monitor.insert(domid, user);
-        // A new watch fires once by itself, and everything is looked at then.
-        if !newly_armed && !state.fresh_due {
-            state.fresh_due = true;
-            self.schedule(&mut state, now(), turn::Later::Fresh);
-        }
+        let newly_armed = self.arm(&mut state, Subject::Domain(domid))?;
+        let key = state.domains.add_death(domid, user);
+        self.look_at_new_generator(&mut state, newly_armed);
         if state.retarget_later() {
             self.flush(state);
         }
@@ -292,20 +293,34 @@ impl Context {
     /// Ends what [`Context::enable_domain_death`] began. Events that are queued stay queued.
     pub fn disable_domain_death(&self, key: Key) -> Result<()> {
         let mut state = self.state.lock();
-        if !state.monitor.remove(key) {
+        if !state.domains.remove_death(key) {
             return Err(Error::Invalid(format!("no generator has the handle {:#x}", u64::from(key))));
         }
+        self.domain_generator_removed(state);
+        Ok(())
+    }
+
+    /// Sees to it that a new generator gets its first look. A new watch fires once by itself, and everything is looked at then.
+    fn look_at_new_generator(&self, state: &mut State, newly_armed: bool) {
+        if !newly_armed && !state.fresh_due {
+            state.fresh_due = true;
+            self.schedule(state, now(), turn::Later::Fresh);
+        }
+    }
+
+    /// Ends with the lock what taking out a generator of domains began.
+    fn domain_generator_removed(&self, mut state: MutexGuard<'_, State>) {
         state.retarget_later();
         self.disarm(&mut state);
         self.flush(state);
-        Ok(())
     }
 
     /// Before libxenlight frees the context beside ours: no more events, threads in `wait` return.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.monitor = Monitor::default();
+        state.domains = Domains::default();
+        self.plan_resume_look(&mut state);
         // Their watches end with the connection.
         state.drives = Drives::default();
         state.event_hooks = None;

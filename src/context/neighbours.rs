@@ -29,7 +29,7 @@ use parking_lot::MutexGuard;
 use super::outbox::Item;
 use super::turn::Later;
 use super::{Context, State};
-use crate::evgen::monitor::Monitor;
+use crate::evgen::domains::{self, Domains};
 use crate::evgen::snapshot::Snapshot;
 use crate::forkguard::undisturbed;
 use crate::reactor::now;
@@ -86,7 +86,7 @@ struct Served<'context> {
 impl Context {
     /// Looks at all domains, and serves the neighbours that have to do the same.
     pub(super) fn scan_with_neighbours(&self, state: &mut State) {
-        if COUNT.load(Ordering::Relaxed) < 2 || state.monitor.is_empty() {
+        if COUNT.load(Ordering::Relaxed) < 2 || state.domains.is_empty() {
             return self.scan(state, true);
         }
         undisturbed(|| match ARMED.try_read() {
@@ -171,11 +171,11 @@ fn give_back(state: &mut State, neighbours: impl IntoIterator<Item = Arc<Context
 
 /// Looks at the domains of the leader and of all whom it serves.
 fn look(state: &mut State, served: &[Served]) -> Result<Snapshot, Errno> {
-    let neighbours = served.iter().map(|neighbour| &neighbour.state.monitor);
-    let domids = std::iter::once(&state.monitor).chain(neighbours).flat_map(Monitor::wanted).collect();
+    let neighbours = served.iter().map(|neighbour| &neighbour.state.domains);
+    let whose: Vec<&Domains> = std::iter::once(&state.domains).chain(neighbours).collect();
     // There is one as soon as there is a generator (`arm`).
     let hypervisor = state.hypervisor.as_mut().ok_or(Errno::EBADF)?;
-    let found = Snapshot::take(hypervisor, domids);
+    let found = domains::look(hypervisor, &whose);
     state.outbox.extend(hypervisor.take_log().into_iter().map(Item::Log));
     found
 }
@@ -238,13 +238,13 @@ mod tests {
     /// As a leader does that has looked at a host without domains, or has failed to.
     fn serve(context: &Context, found: Result<(), Errno>) {
         let mut state = context.state.lock();
-        let mut found = found.and_then(|()| Snapshot::take(&mut Table::of([]), state.monitor.wanted().collect()));
+        let mut found = found.and_then(|()| domains::look(&mut Table::of([]), &[&state.domains]));
         context.scan_found(&mut state, &mut found);
         context.leave_the_rest(&mut state);
     }
 
     fn watch(context: &Context, domid: u32) {
-        context.state.lock().monitor.insert(domid, 0);
+        context.state.lock().domains.add_death(domid, 0);
     }
 
     #[test]

@@ -15,10 +15,12 @@ impl Context {
             queued: state.queue.len() as u64,
             queued_most: state.queue.longest() as u64,
             watching: state.armed && state.store.is_some(),
-            death_generators: state.monitor.len() as u64,
+            death_generators: state.domains.deaths() as u64,
             eject_generators: state.drives.len() as u64,
             drives_watched: state.drives.watched_count() as u64,
             children_running: state.children.running_count() as u64,
+            state_generators: state.domains.states() as u64,
+            domains_known: state.domains.known() as u64,
         }
     }
 }

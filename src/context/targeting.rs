@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The watches that tell of domains' ends: setting and giving them up as generators come and go. Which ones there are to be
-//! is `evgen::targets`'s to say.
+//! The watches that tell of domains' ends, and of new domains: setting and giving them up as generators come and go. Which
+//! ones there are to be is `evgen::targets`'s to say.
 //!
 //! Every change is made in the gate, by one thread at a time, and waits for xenstored without the lock. A watch that a new
 //! generator needs is set before its enable returns; what is no longer needed is given up from the outbox.
@@ -15,37 +15,49 @@ use super::outbox::Item;
 use super::turn::Later;
 use super::{Context, State};
 use crate::error::{Error, Result};
-use crate::evgen::targets::{MANY, Step, Target, Targets};
+use crate::evgen::targets::{Demand, MANY, Step, Subject, Target, Targets};
 use crate::reactor::now;
 use crate::xen::DOMID_LIMIT;
 use crate::xen::log::{Level, Line};
-use crate::xen::store::{Connection, RELEASE_DOMAIN, Store, release_of};
+use crate::xen::store::{Connection, INTRODUCE_DOMAIN, RELEASE_DOMAIN, Store, release_of};
 
-/// Of the watch for all domains.
+/// Of the watch for the ends of all domains.
 pub(super) const RELEASE_TOKEN: &CStr = c"xlevent";
+/// Of that for new ones.
+pub(super) const INTRODUCE_TOKEN: &CStr = c"xlevent-introduce";
 /// Of those for one each.
 pub(super) const DOMAIN_TOKEN: &CStr = c"xlevent-domain";
 
 /// The domains for which a new connection must be watched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Wanted {
-    count: usize,
+    demand: Demand,
     /// Their numbers, unless they are so many that one watch serves for all.
     domids: BTreeSet<u32>,
 }
 
 impl State {
-    /// The domains that have generators, and one that is about to.
-    pub(super) fn wanted_domains(&self, domid: Option<u32>) -> Wanted {
-        let new = domid.filter(|domid| *domid < DOMID_LIMIT && !self.monitor.has(*domid));
-        let count = self.monitor.domains() + usize::from(new.is_some());
-        let few = count <= MANY;
-        let domids = if few { self.monitor.each_domain().chain(new).collect() } else { BTreeSet::new() };
-        Wanted { count, domids }
+    /// The domains that have generators, and what is about to have one.
+    pub(super) fn wanted_domains(&self, subject: Option<Subject>) -> Wanted {
+        let new = match subject {
+            Some(Subject::Domain(domid)) if domid < DOMID_LIMIT && !self.domains.has(domid) => Some(domid),
+            _ => None,
+        };
+        let demand = match self.domains.demand() {
+            Demand::Ends(_) if subject == Some(Subject::Any) => Demand::All,
+            Demand::Ends(count) => Demand::Ends(count + usize::from(new.is_some())),
+            Demand::All => Demand::All,
+        };
+        let mut domids = BTreeSet::new();
+        if matches!(demand, Demand::Ends(count) if count <= MANY) {
+            domids = self.domains.each_domain();
+            domids.extend(new);
+        }
+        Wanted { demand, domids }
     }
 
     fn next_step(&self) -> Option<Step> {
-        self.targets.next(self.monitor.domains(), || self.monitor.each_domain().collect())
+        self.targets.next(self.domains.demand(), || self.domains.each_domain())
     }
 
     /// Has the outbox set and give up watches, if there are any to; whether there are.
@@ -59,20 +71,22 @@ impl State {
 }
 
 impl Context {
-    /// Has a domain's end told to us, before it gets a generator. On failure all is as before. In the gate.
-    pub(super) fn watch_domain(&self, state: &mut MutexGuard<'_, State>, domid: u32) -> Result<()> {
-        let needed = state.targets.needed(domid, state.wanted_domains(Some(domid)).count);
-        // Without a connection, the next one is set up for all generators that there are then.
-        let (Some(store), Some(target)) = (state.store.as_ref(), needed) else { return Ok(()) };
-        let connection = store.connection();
-        let result = MutexGuard::unlocked(state, move || watch(&connection, target));
-        if state.store.is_none() {
-            // It was lost meanwhile, and its watches with it.
-            return Ok(());
+    /// Has what there is to know of a subject told to us, before it gets a generator. What a failure leaves behind is given up
+    /// with the next step. In the gate.
+    pub(super) fn watch_subject(&self, state: &mut MutexGuard<'_, State>, subject: Subject) -> Result<()> {
+        loop {
+            let needed = state.targets.needed(subject, state.wanted_domains(Some(subject)).demand);
+            // Without a connection, the next one is set up for all generators that there are then.
+            let (Some(store), Some(target)) = (state.store.as_ref(), needed) else { return Ok(()) };
+            let connection = store.connection();
+            let result = MutexGuard::unlocked(state, move || watch(&connection, target));
+            if state.store.is_none() {
+                // It was lost meanwhile, and its watches with it.
+                return Ok(());
+            }
+            result?;
+            state.targets.insert(target);
         }
-        result?;
-        state.targets.insert(target);
-        Ok(())
     }
 
     /// Goes on to the watches that there should be.
@@ -134,7 +148,7 @@ pub(super) fn watch_domains(store: &mut Store, wanted: &Wanted) -> Result<Target
     store.listen()?;
     let connection = store.connection();
     let mut targets = Targets::new(connection.watches_single_domains());
-    while let Some(Step::Watch(target)) = targets.next(wanted.count, || wanted.domids.clone()) {
+    while let Some(Step::Watch(target)) = targets.next(wanted.demand, || wanted.domids.clone()) {
         watch(&connection, target)?;
         targets.insert(target);
     }
@@ -144,6 +158,7 @@ pub(super) fn watch_domains(store: &mut Store, wanted: &Wanted) -> Result<Target
 fn watch(connection: &Connection, target: Target) -> Result<()> {
     match target {
         Target::All => connection.watch(RELEASE_DOMAIN, RELEASE_TOKEN),
+        Target::New => connection.watch(INTRODUCE_DOMAIN, INTRODUCE_TOKEN),
         Target::Domain(domid) => connection.watch(&release_of(domid), DOMAIN_TOKEN),
     }
 }
@@ -151,6 +166,7 @@ fn watch(connection: &Connection, target: Target) -> Result<()> {
 pub(super) fn unwatch(connection: &Connection, target: Target) -> Result<()> {
     match target {
         Target::All => connection.unwatch(RELEASE_DOMAIN, RELEASE_TOKEN),
+        Target::New => connection.unwatch(INTRODUCE_DOMAIN, INTRODUCE_TOKEN),
         Target::Domain(domid) => connection.unwatch(&release_of(domid), DOMAIN_TOKEN),
     }
 }

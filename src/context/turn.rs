@@ -81,6 +81,8 @@ pub(super) enum Later {
     Flush,
     /// Look at all domains again: the last scan failed.
     Rescan,
+    /// Look at the domains that are suspended.
+    ResumeLook,
     /// Look for xenstored again.
     Reconnect,
     /// Set or give up watches for domains.
@@ -100,7 +102,7 @@ pub(super) enum Later {
 pub(super) struct Looks {
     /// All domains.
     pub(super) all: bool,
-    /// Some, which the monitor knows.
+    /// Some, which the generators know.
     pub(super) asked: bool,
 }
 
@@ -156,6 +158,10 @@ impl Context {
                             // Who takes a turn empties the outbox after it.
                             Later::Flush => state.flush_due = false,
                             Later::Rescan => all = true,
+                            Later::ResumeLook => {
+                                self.resume_look_due(state);
+                                asked = true;
+                            }
                             Later::Reconnect => state.outbox.push_back(Item::Reconnect),
                             Later::Retarget => state.outbox.push_back(Item::Retarget),
                             Later::Drive(id) => state.retry_look(id),
@@ -191,9 +197,13 @@ impl Context {
                 Some(Watch::Release) => {
                     state.counts.releases += 1;
                     match firing.domid() {
-                        Some(domid) => looks.asked |= state.monitor.ask(domid),
+                        Some(domid) => looks.asked |= state.domains.ask(domid),
                         None => looks.all = true,
                     }
+                }
+                Some(Watch::Introduce) => {
+                    state.counts.introductions += 1;
+                    looks.all = true;
                 }
                 Some(Watch::Drive(id)) => state.ask_for_look(id),
                 None => {}
@@ -204,7 +214,7 @@ impl Context {
 
     /// Asks the hypervisor about all watched domains, or about those of new generators and those asked for.
     pub(super) fn scan(&self, state: &mut State, all: bool) {
-        if state.monitor.is_empty() {
+        if state.domains.is_empty() {
             return;
         }
         match all {
@@ -214,10 +224,10 @@ impl Context {
         let mut reports = Vec::new();
         let result = match &mut state.hypervisor {
             Some(hypervisor) => {
-                let tell = &mut |report| reports.push(report);
+                let tell = &mut |_, report| reports.push(report);
                 let result = match all {
-                    true => state.monitor.scan(hypervisor, tell),
-                    false => state.monitor.scan_fresh(hypervisor, tell),
+                    true => state.domains.scan(hypervisor, tell),
+                    false => state.domains.scan_fresh(hypervisor, tell),
                 };
                 state.outbox.extend(hypervisor.take_log().into_iter().map(Item::Log));
                 result
@@ -230,13 +240,13 @@ impl Context {
 
     /// Goes through all watched domains in a look that was taken with this context's lock held.
     pub(super) fn scan_found(&self, state: &mut State, found: &mut Result<Snapshot, Errno>) {
-        if state.monitor.is_empty() {
+        if state.domains.is_empty() {
             return;
         }
         state.counts.scans += 1;
         let mut reports = Vec::new();
         let result = match found {
-            Ok(snapshot) => state.monitor.scan(snapshot, &mut |report| reports.push(report)),
+            Ok(snapshot) => state.domains.scan_found(snapshot, &mut |_, report| reports.push(report)),
             Err(errno) => Err(*errno),
         };
         self.scanned(state, &reports, result);
@@ -249,6 +259,7 @@ impl Context {
             Ok(()) => state.failed_scans = 0,
             Err(errno) => self.scan_failed(state, errno),
         }
+        self.plan_resume_look(state);
     }
 
     /// Nothing is lost by a failed scan, since state is looked at, not counted; so it is simply tried again.

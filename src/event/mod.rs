@@ -39,6 +39,12 @@ pub enum Kind {
     },
     /// The domain is being destroyed, or gone.
     DomainDeath,
+    /// The domain has shut down in order to be saved, migrated or snapshotted.
+    DomainSuspended,
+    /// The domain runs again.
+    DomainRunning,
+    /// The domain is there, and wasn't before.
+    DomainCreated,
     /// The guest has ejected the medium of a CD drive.
     DiskEject,
     /// Another of libxl's event types.
@@ -64,7 +70,7 @@ impl Event {
                 raw.r#type = LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN;
                 raw.u.domain_shutdown.shutdown_reason = reason;
             }
-            Change::Death => raw.r#type = LIBXL_EVENT_TYPE_DOMAIN_DEATH,
+            change => raw.r#type = change.event_type(),
         }
         Some(event)
     }
@@ -182,6 +188,9 @@ impl Event {
                 Kind::DomainShutdown { reason: unsafe { self.raw().u.domain_shutdown.shutdown_reason } }
             }
             LIBXL_EVENT_TYPE_DOMAIN_DEATH => Kind::DomainDeath,
+            LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED => Kind::DomainSuspended,
+            LIBXL_EVENT_TYPE_DOMAIN_RUNNING => Kind::DomainRunning,
+            LIBXL_EVENT_TYPE_DOMAIN_CREATED => Kind::DomainCreated,
             LIBXL_EVENT_TYPE_DISK_EJECT => Kind::DiskEject,
             other => Kind::Other(other),
         }

@@ -12,6 +12,8 @@
 //!    └── a suspended domain counts as running: it is expected to run again or to die
 //! ```
 
+use super::monitor::Generator;
+use crate::abi::*;
 use crate::xen::hypervisor::DomainInfo;
 
 /// `LIBXL_SHUTDOWN_REASON_SUSPEND`: the state in which a domain is saved, migrated or snapshotted.
@@ -42,6 +44,25 @@ pub enum Change {
     Shutdown(u8),
     /// It is being destroyed, or gone.
     Death,
+    /// It shut down in order to be saved, migrated or snapshotted. Only of generators of states, as all that follows.
+    Suspended,
+    /// It runs again after it had shut down.
+    Running,
+    /// It is there, and wasn't before; or a generator has begun, and finds it.
+    Created,
+}
+
+impl Change {
+    /// The type of the event that tells of it.
+    pub fn event_type(self) -> libxl_event_type {
+        match self {
+            Change::Shutdown(_) => LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN,
+            Change::Death => LIBXL_EVENT_TYPE_DOMAIN_DEATH,
+            Change::Suspended => LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED,
+            Change::Running => LIBXL_EVENT_TYPE_DOMAIN_RUNNING,
+            Change::Created => LIBXL_EVENT_TYPE_DOMAIN_CREATED,
+        }
+    }
 }
 
 /// Something to tell a generator's owner.
@@ -72,11 +93,6 @@ impl DomainDeath {
         DomainDeath { user, uuid: [0; 16], domid, said: Said::Nothing }
     }
 
-    /// Has nothing more to say.
-    pub fn dead(&self) -> bool {
-        self.said == Said::Death
-    }
-
     /// Takes in a look at the domain, `None` if there is no such domain.
     pub fn look(&mut self, info: Option<&DomainInfo>, rule: SuspendRule) -> Option<Report> {
         if let Some(info) = info {
@@ -101,6 +117,20 @@ impl DomainDeath {
         };
         self.said = said;
         Some(Report { domid: self.domid, uuid: self.uuid, user: self.user, change })
+    }
+}
+
+impl Generator for DomainDeath {
+    type Rule = SuspendRule;
+
+    fn dead(&self) -> bool {
+        self.said == Said::Death
+    }
+
+    fn take_in(&mut self, info: Option<&DomainInfo>, rule: SuspendRule, mut tell: impl FnMut(Report)) {
+        if let Some(report) = self.look(info, rule) {
+            tell(report);
+        }
     }
 }
 

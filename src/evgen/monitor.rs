@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The domain monitor of a context: all death generators, ordered by domid, and the scan that asks the host about them.
+//! A context's generators of one kind that are about a domain each, ordered by domid, and the scan that asks the host about
+//! their domains.
 //!
 //! A scan goes through the generators and the host's domains side by side, both ascending, so that its cost is that of
 //! the longer list, and one answer of the hypervisor serves as many generators as it covers.
@@ -10,26 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 
 use super::domain_death::{DomainDeath, Report, SuspendRule};
+use super::domain_state::DomainState;
+use super::questions::{Answer, FEW, Questions};
 use super::runs::{Beside, Runs};
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::{DomainInfo, Host};
 
-/// Up to this many questions the host is asked for each domain by itself,
-const FEW: usize = 4;
-
-/// unless they are so near each other that one answer serves for all: it then fits a page, as any does.
-const NEAR: usize = 32;
-
-/// Otherwise for so many domains at a time, per question that is left: where most domains are watched, one answer serves
-/// for all; where few are, an answer isn't much longer than what is wanted of it.
-const PER_QUESTION: usize = 8;
-
-/// And never for more than this at once.
-const BATCH: usize = 1024;
-
 /// Names a generator, and is where it is filed: the domid in the upper 16 bits, below it a serial number that runs
-/// backwards, so that the generators of one domain come newest first. Serial numbers are never used twice in a process:
-/// a stale handle, or one of another context's, finds nothing.
+/// backwards, so that the generators of one domain come newest first. Serial numbers are never used twice in a process,
+/// whatever kind the generators are of: a stale handle, or one of another context's, or kind, finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(u64);
 
@@ -37,11 +27,26 @@ const SERIAL_BITS: u32 = 48;
 const SERIAL_MASK: u64 = (1 << SERIAL_BITS) - 1;
 
 impl Key {
-    fn new(domid: u32) -> Self {
+    /// A new one for a domain's generator.
+    fn of_domain(domid: u32) -> Self {
+        Key::at(place(domid))
+    }
+
+    /// A new one for a generator that is about no domain in particular.
+    pub(super) fn of_any_domain() -> Self {
+        Key::at(ANY_PLACE)
+    }
+
+    fn at(place: u32) -> Self {
         static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
         // At least 1, so that no key is 0: a handle is never null.
         let serial = SERIAL_MASK - NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) % SERIAL_MASK;
-        Key(u64::from(place(domid)) << SERIAL_BITS | serial)
+        Key(u64::from(place) << SERIAL_BITS | serial)
+    }
+
+    /// Where what this generator has to tell of a domain belongs among what all have to tell.
+    pub(super) fn among_those_of(self, domid: u32) -> Key {
+        Key(u64::from(place(domid)) << SERIAL_BITS | self.0 & SERIAL_MASK)
     }
 
     fn place(self) -> u32 {
@@ -78,28 +83,66 @@ fn place(domid: u32) -> u32 {
     domid.min(DOMID_LIMIT)
 }
 
-/// All generators of one context.
-#[derive(Debug, Default)]
-pub struct Monitor {
-    generators: Runs<Key, DomainDeath>,
+/// Behind the last place: for generators that are about no domain in particular.
+const ANY_PLACE: u32 = DOMID_LIMIT + 1;
+
+/// A generator that is about one domain.
+pub trait Generator: Clone {
+    /// What they have in common.
+    type Rule: Copy + Default;
+
+    /// Has nothing more to say.
+    fn dead(&self) -> bool;
+
+    /// Takes in a look at the domain, `None` if there is no such domain, and tells what is new.
+    fn take_in(&mut self, info: Option<&DomainInfo>, rule: Self::Rule, tell: impl FnMut(Report));
+}
+
+/// All generators of one kind of one context.
+#[derive(Debug)]
+pub struct Generators<G: Generator> {
+    generators: Runs<Key, G>,
     /// Places that wait for a look: those of new generators, and of domains whose own watch has fired. Bounded by the
     /// number of places, also if nobody looks.
     fresh: BTreeSet<u32>,
     /// How many domids that a domain can have there are generators for.
     domains: usize,
-    rule: SuspendRule,
+    rule: G::Rule,
+}
+
+/// Those of shutdown and death events.
+pub type Monitor = Generators<DomainDeath>;
+
+/// Those of the states that are asked for.
+pub type StateMonitor = Generators<DomainState>;
+
+impl<G: Generator> Default for Generators<G> {
+    fn default() -> Self {
+        Generators::with(G::Rule::default())
+    }
 }
 
 impl Monitor {
     /// An empty one.
     pub fn new(rule: SuspendRule) -> Self {
-        Monitor { rule, ..Monitor::default() }
+        Monitor::with(rule)
     }
 
-    /// Adds a generator. It hears of its domain's present state at the next [`Monitor::scan_fresh`].
+    /// Adds a generator.
     pub fn insert(&mut self, domid: u32, user: u64) -> Key {
-        let key = Key::new(domid);
-        let beside = self.generators.insert(key, DomainDeath::new(domid, user));
+        self.add(domid, DomainDeath::new(domid, user))
+    }
+}
+
+impl<G: Generator> Generators<G> {
+    fn with(rule: G::Rule) -> Self {
+        Generators { generators: Runs::default(), fresh: BTreeSet::new(), domains: 0, rule }
+    }
+
+    /// Adds a generator. It hears of its domain's present state at the next [`Generators::scan_fresh`].
+    pub fn add(&mut self, domid: u32, generator: G) -> Key {
+        let key = Key::of_domain(domid);
+        let beside = self.generators.insert(key, generator);
         self.domains += usize::from(key.alone_in_its_place(beside));
         self.fresh.insert(key.place());
         key
@@ -142,11 +185,11 @@ impl Monitor {
     }
 
     /// Newest first.
-    fn generators_of(&self, place: u32) -> impl Iterator<Item = &DomainDeath> {
+    fn generators_of(&self, place: u32) -> impl Iterator<Item = &G> {
         self.generators.since(Key::first_of(place)).take_while(move |(key, _)| key.place() == place).map(|(_, it)| it)
     }
 
-    /// This domain is to be looked at in the next [`Monitor::scan_fresh`]. False if nobody there has anything left to tell.
+    /// This domain is to be looked at in the next [`Generators::scan_fresh`]. False if nobody there has anything left to tell.
     pub fn ask(&mut self, domid: u32) -> bool {
         let wanted = self.generators_of(place(domid)).any(|generator| !generator.dead());
         if wanted {
@@ -155,7 +198,7 @@ impl Monitor {
         wanted
     }
 
-    /// The domains that the next [`Monitor::scan`] will ask for, ascending. One may come more than once.
+    /// The domains that the next [`Generators::scan`] will ask for, ascending. One may come more than once.
     pub fn wanted(&self) -> impl Iterator<Item = u32> {
         let living = self.generators.since(Key::first_of(0)).filter(|(_, generator)| !generator.dead());
         living.map(|(key, _)| key.place()).take_while(|place| *place < DOMID_LIMIT)
@@ -166,8 +209,13 @@ impl Monitor {
         !self.fresh.is_empty()
     }
 
+    /// The living generators, ascending by domid, newest first.
+    pub fn living(&self) -> impl Iterator<Item = &G> {
+        self.generators.since(Key::first_of(0)).map(|(_, generator)| generator).filter(|generator| !generator.dead())
+    }
+
     /// Looks at every domain that has a generator, and tells what is new: ascending by domid, newest generator first.
-    pub fn scan<H: Host + ?Sized>(&mut self, host: &mut H, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
+    pub fn scan<H: Host + ?Sized>(&mut self, host: &mut H, tell: &mut dyn FnMut(Key, Report)) -> Result<(), Errno> {
         let questions =
             Questions { most: self.generators.len(), last: self.generators.last_key().map_or(0, Key::place) };
         let mut answer = Answer::none();
@@ -178,22 +226,32 @@ impl Monitor {
             if !answer.tells_of(key.place()) {
                 answer = questions.ask(host, key.place(), done)?;
             }
-            if let Some(report) = generator.look(answer.find(key.place()), self.rule) {
-                tell(report);
-            }
+            generator.take_in(answer.find(key.place()), self.rule, |report| tell(key, report));
         }
-        self.fresh.clear();
+        self.clear_fresh();
         Ok(())
     }
 
     /// The same when there is nothing to see but new generators' domains, and those asked for: only they are looked at. If
     /// one has news, everything is looked at after all, so that whatever has happened comes in one order.
-    pub fn scan_fresh<H: Host + ?Sized>(&mut self, host: &mut H, tell: &mut dyn FnMut(Report)) -> Result<(), Errno> {
+    pub fn scan_fresh<H: Host + ?Sized>(
+        &mut self,
+        host: &mut H,
+        tell: &mut dyn FnMut(Key, Report),
+    ) -> Result<(), Errno> {
         if self.all_are_fresh() || !self.fresh_are_quiet(host)? {
             return self.scan(host, tell);
         }
-        self.fresh.clear();
+        self.clear_fresh();
         Ok(())
+    }
+
+    /// None waits for a look any more.
+    pub(super) fn clear_fresh(&mut self) {
+        // As mostly: then there is nothing to take apart.
+        if !self.fresh.is_empty() {
+            self.fresh.clear();
+        }
     }
 
     /// Whether a look at them is a look at everything, which then needn't be taken twice. No, where to know would take long.
@@ -202,7 +260,7 @@ impl Monitor {
     }
 
     /// Whether nobody at the places that wait has anything to tell. Up to the first who has, looks are taken in.
-    fn fresh_are_quiet<H: Host + ?Sized>(&mut self, host: &mut H) -> Result<bool, Errno> {
+    pub(super) fn fresh_are_quiet<H: Host + ?Sized>(&mut self, host: &mut H) -> Result<bool, Errno> {
         let questions = Questions { most: self.fresh.len(), last: self.fresh.last().copied().unwrap_or(0) };
         let mut answer = Answer::none();
         for (done, &place) in self.fresh.iter().enumerate() {
@@ -213,7 +271,9 @@ impl Monitor {
             let generators = self.generators.since_mut(Key::first_of(place));
             for (_, generator) in generators.take_while(|(key, _)| key.place() == place) {
                 let mut looked = generator.clone();
-                if looked.look(info, self.rule).is_some() {
+                let mut news = false;
+                looked.take_in(info, self.rule, |_| news = true);
+                if news {
                     return Ok(false);
                 }
                 *generator = looked;
@@ -223,80 +283,12 @@ impl Monitor {
     }
 }
 
-/// What a look will want to know of the host, to be learnt with as few hypercalls as can be.
-#[derive(Clone, Copy)]
-pub(super) struct Questions {
-    /// How many places will be asked for, at most.
-    pub(super) most: usize,
-    /// The highest of them.
-    pub(super) last: u32,
-}
-
-impl Questions {
-    /// Asks for a place, and for those after it that the same answer may serve. `done`: how many were asked for before.
-    /// Rare beside what is done with an answer, and kept out of its way.
-    #[cold]
-    pub(super) fn ask<'host, H: Host + ?Sized>(
-        &self,
-        host: &'host mut H,
-        place: u32,
-        done: usize,
-    ) -> Result<Answer<'host>, Errno> {
-        if place >= DOMID_LIMIT {
-            return Ok(Answer { domains: [].iter(), to: u32::MAX });
-        }
-        let left = self.most - done;
-        let span = self.last.saturating_sub(place) as usize + 1;
-        let batch = match left {
-            ..=FEW if span <= NEAR => span,
-            ..=FEW => 1,
-            _ => BATCH.min(left * PER_QUESTION).min(span),
-        };
-        host.ask(place, batch)?;
-        let domains = host.answer();
-        let to = match domains.last() {
-            Some(last) if domains.len() >= batch => last.domid() + 1,
-            _ => DOMID_LIMIT,
-        };
-        Ok(Answer { domains: domains.iter(), to })
-    }
-}
-
-/// What the host has said of the places from the one that was asked for, to be gone through in ascending order.
-pub(super) struct Answer<'host> {
-    /// The domains that haven't been passed.
-    domains: std::slice::Iter<'host, DomainInfo>,
-    /// From here on it says nothing.
-    to: u32,
-}
-
-impl Answer<'_> {
-    /// Before the first question.
-    pub(super) fn none() -> Self {
-        Answer { domains: [].iter(), to: 0 }
-    }
-
-    pub(super) fn tells_of(&self, place: u32) -> bool {
-        place < self.to
-    }
-
-    /// The domain of that number, if there is one.
-    pub(super) fn find(&mut self, place: u32) -> Option<&DomainInfo> {
-        loop {
-            let next = self.domains.as_slice().first()?;
-            if next.domid() >= place {
-                return Some(next).filter(|next| next.domid() == place);
-            }
-            self.domains.next();
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::super::domain_death::Change;
+    use super::super::questions::{BATCH, PER_QUESTION};
     use super::*;
 
     /// A host whose domains a test edits, and which counts what it is asked.
@@ -340,13 +332,13 @@ pub(crate) mod tests {
 
     fn scan(monitor: &mut Monitor, table: &mut Table) -> Vec<(u32, u64, Change)> {
         let mut reports = Vec::new();
-        monitor.scan(table, &mut |r| reports.push((r.domid, r.user, r.change))).unwrap();
+        monitor.scan(table, &mut |_, r| reports.push((r.domid, r.user, r.change))).unwrap();
         reports
     }
 
     fn scan_fresh(monitor: &mut Monitor, table: &mut Table) -> Vec<(u32, u64, Change)> {
         let mut reports = Vec::new();
-        monitor.scan_fresh(table, &mut |r| reports.push((r.domid, r.user, r.change))).unwrap();
+        monitor.scan_fresh(table, &mut |_, r| reports.push((r.domid, r.user, r.change))).unwrap();
         reports
     }
 
@@ -491,7 +483,7 @@ pub(crate) mod tests {
         monitor.insert(2, 0);
         table.domains.clear();
         table.fail = Some(Errno::ENOMEM);
-        assert_eq!(monitor.scan_fresh(&mut table, &mut |_| panic!("nothing is known")), Err(Errno::ENOMEM));
+        assert_eq!(monitor.scan_fresh(&mut table, &mut |_, _| panic!("nothing is known")), Err(Errno::ENOMEM));
         assert!(monitor.has_fresh());
         assert_eq!(scan_fresh(&mut monitor, &mut table), [(1, 0, Change::Death), (2, 0, Change::Death)]);
     }

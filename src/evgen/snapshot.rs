@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use nix::errno::Errno;
 
-use super::monitor::{Answer, Questions};
+use super::questions::{Answer, BATCH, Questions};
+use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::{DomainInfo, Host};
 
 /// A look's answer.
@@ -35,6 +36,27 @@ impl Snapshot {
         }
         Ok(Snapshot { domains, answer: 0..0 })
     }
+
+    /// Looks at all domains of the host.
+    pub fn of_all<H: Host + ?Sized>(host: &mut H) -> Result<Self, Errno> {
+        let mut domains = Vec::new();
+        let mut first = 0;
+        while first < DOMID_LIMIT {
+            host.ask(first, BATCH)?;
+            let found = host.answer();
+            domains.extend_from_slice(found);
+            first = match found.last() {
+                Some(last) if found.len() == BATCH => last.domid() + 1,
+                _ => DOMID_LIMIT,
+            };
+        }
+        Ok(Snapshot { domains, answer: 0..0 })
+    }
+
+    /// Those that exist, ascending by domid.
+    pub fn domains(&self) -> &[DomainInfo] {
+        &self.domains
+    }
 }
 
 impl Host for Snapshot {
@@ -55,7 +77,6 @@ mod tests {
     use super::super::monitor::Monitor;
     use super::super::monitor::tests::Table;
     use super::*;
-    use crate::xen::DOMID_LIMIT;
 
     fn take<'monitor>(table: &mut Table, monitors: impl IntoIterator<Item = &'monitor Monitor>) -> Snapshot {
         let wanted = monitors.into_iter().flat_map(Monitor::wanted).collect();
@@ -64,7 +85,7 @@ mod tests {
 
     fn scan<H: Host>(monitor: &mut Monitor, host: &mut H) -> Vec<(u32, u64, Change)> {
         let mut reports = Vec::new();
-        monitor.scan(host, &mut |report| reports.push((report.domid, report.user, report.change))).unwrap();
+        monitor.scan(host, &mut |_, report| reports.push((report.domid, report.user, report.change))).unwrap();
         reports
     }
 
@@ -159,6 +180,18 @@ mod tests {
         let mut snapshot = take(&mut table, [&monitor]);
         assert_eq!(table.questions, 0);
         assert_eq!(scan(&mut monitor, &mut snapshot), [(DOMID_LIMIT, 1, Change::Death)]);
+    }
+
+    #[test]
+    fn a_snapshot_of_all_has_all_in_as_few_answers_as_they_fit_in() {
+        for (count, questions) in [(0, 1), (5, 1), (BATCH - 1, 1), (BATCH, 2), (BATCH + 1, 2), (2 * BATCH + 7, 3)] {
+            let mut table = Table::of((0..count as u16).map(|domid| domid + 10));
+            let all = Snapshot::of_all(&mut table).unwrap();
+            assert!(all.domains().iter().map(DomainInfo::domid).eq(10..10 + count as u32));
+            assert_eq!(table.questions, questions);
+        }
+        let mut table = Table::of((DOMID_LIMIT - BATCH as u32..DOMID_LIMIT).map(|domid| domid as u16));
+        assert_eq!(Snapshot::of_all(&mut table).unwrap().domains().len(), BATCH, "there is nobody after the last");
     }
 
     #[test]

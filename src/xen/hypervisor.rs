@@ -18,6 +18,7 @@ use crate::stats::Asked;
 mod flags {
     pub const DYING: u32 = 1 << 0;
     pub const SHUTDOWN: u32 = 1 << 2;
+    pub const RUNNING: u32 = 1 << 5;
     pub const REASON_SHIFT: u32 = 16;
 }
 
@@ -47,6 +48,16 @@ impl DomainInfo {
         (self.0.flags & flags::SHUTDOWN != 0).then_some((self.0.flags >> flags::REASON_SHIFT) as u8)
     }
 
+    /// For how many nanoseconds its virtual processors have run, all together. It stands still while none of them runs.
+    pub fn cpu_time_ns(&self) -> u64 {
+        self.0.cpu_time
+    }
+
+    /// One of its virtual processors is on a processor of the host's, be it on its way out of there.
+    pub fn on_a_processor(&self) -> bool {
+        self.0.flags & flags::RUNNING != 0
+    }
+
     /// The UUID that its toolstack gave it.
     pub fn uuid(&self) -> [u8; 16] {
         self.0.handle
@@ -68,6 +79,21 @@ impl DomainInfo {
 
     pub(crate) fn being_destroyed(mut self) -> Self {
         self.0.flags |= flags::DYING;
+        self
+    }
+
+    pub(crate) fn with_cpu_time(mut self, cpu_time_ns: u64) -> Self {
+        self.0.cpu_time = cpu_time_ns;
+        self
+    }
+
+    pub(crate) fn on_its_processor(mut self) -> Self {
+        self.0.flags |= flags::RUNNING;
+        self
+    }
+
+    pub(crate) fn with_uuid(mut self, uuid: [u8; 16]) -> Self {
+        self.0.handle = uuid;
         self
     }
 }

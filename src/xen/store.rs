@@ -29,7 +29,10 @@ use crate::forkguard::undisturbed;
 /// Fires when a domain has shut down, is dying, or is gone; which one, nobody says.
 pub const RELEASE_DOMAIN: &CStr = c"@releaseDomain";
 
-/// The same for one domain alone. Only for a daemon that has such ([`Connection::watches_single_domains`]): an older one
+/// Fires when xenstored has been told of a new domain; of which one, nobody says.
+pub const INTRODUCE_DOMAIN: &CStr = c"@introduceDomain";
+
+/// [`RELEASE_DOMAIN`] for one domain alone. Only for a daemon that has such ([`Connection::watches_single_domains`]): an older one
 /// accepts it, fires once, and never again.
 pub fn release_of(domid: u32) -> CString {
     // Letters and a number: there is no zero byte to fail for.
