@@ -11,6 +11,12 @@
 #include "harness/xl.h"
 #include "stand_in/newer_xenstore.h"
 
+#include <xlevent.h>
+
+/* Where they are missing, nobody calls them. */
+#pragma weak libxl_evenable_domain_state
+#pragma weak libxl_evdisable_domain_state
+
 #define TARGETED_TEST(name) TEST_WITH(name, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
 
 /* src/evgen/targets.rs: up to MANY domains have a watch each, and down to FEW again. */
@@ -300,6 +306,46 @@ TARGETED_TEST(many_domains_have_one_watch_and_few_have_one_each_again)
     host_destroy_many(FIRST, MANY + 1);
     for (i = 0; i < FEW; i++)
         expect_death(ctx, FIRST + i, i);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
+/* The next event that comes is this one. It is freed. */
+static void expect_created(libxl_ctx *ctx, uint32_t domid, libxl_ev_user user)
+{
+    libxl_event *event = wait_event(ctx);
+
+    CHECK_EQUAL(event->type, LIBXL_EVENT_TYPE_DOMAIN_CREATED);
+    CHECK_EQUAL(event->domid, domid);
+    CHECK_EQUAL(event->for_user, user);
+    libxl_event_free(ctx, event);
+}
+
+TARGETED_TEST(a_generator_of_all_domains_has_one_watch_on_them_for_as_long_as_it_is_there)
+{
+    const uint64_t created = (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_CREATED;
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create_at(FIRST), next = FIRST + 1;
+    libxl_evgen_domain_state *evgen;
+    int round;
+
+    enable(ctx, domid, 1);
+    for (round = 0; round < 3; round++) {
+        CHECK_EQUAL(domain_watches(), 1);
+        CHECK_EQUAL(release_watches(), 0);
+        CHECK_EQUAL(libxl_evenable_domain_state(ctx, LIBXL_DOMID_ANY, created | DEATH_BIT, 2, &evgen), 0);
+        CHECK_EQUAL(domain_watches(), 0);
+        CHECK_EQUAL(release_watches(), 1);
+        expect_created(ctx, domid, 2);
+        host_create_at(next);
+        expect_created(ctx, next, 2);
+        host_destroy(next);
+        expect_death(ctx, next, 2);
+        libxl_evdisable_domain_state(ctx, evgen);
+    }
+    CHECK_EQUAL(domain_watches(), 1);
+    host_destroy(domid);
+    expect_death(ctx, domid, 1);
     expect_silence(ctx);
     close_context(ctx);
 }

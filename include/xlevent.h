@@ -154,6 +154,120 @@ int xlevent_stats(libxl_ctx *ctx,
                   struct xlevent_stats *stats,
                   size_t size);
 
+/*
+ * ==== Domain states ====
+ *
+ * What becomes of a domain, or of all domains: suspended, running, shut down, dead. For programs that take snapshots, and
+ * for monitors.
+ */
+
+/* libxl_evenable_domain_state and libxl_evdisable_domain_state are there. */
+#define LIBXL_HAVE_EVENABLE_DOMAIN_STATE 1
+
+/*
+ * Event types, besides those of libxl_event_type. In a mask of types the bit is `(uint64_t)1 << type`, as for the others.
+ * libxl's own list has no such names: a `switch` over `event->type` has to be one over a number, `switch ((int)event->type)`,
+ * for compilers not to warn of them.
+ *
+ * They come from libxl_evenable_domain_state and from nowhere else.
+ */
+
+/* The domain has shut down in order to be saved, migrated or snapshotted. Nothing in `u`. */
+#define LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED 40
+/* The domain runs again, after it was suspended or had shut down. Nothing in `u`. */
+#define LIBXL_EVENT_TYPE_DOMAIN_RUNNING 41
+/* There is a new domain; or the generator is new, and there is a domain. Nothing in `u`. */
+#define LIBXL_EVENT_TYPE_DOMAIN_CREATED 42
+
+/*
+ * Any domain but the control domain, number 0. No domain has this number: Xen gives out 0 to 0x7fef, keeps 0x7ff0 to 0x7fff
+ * for meanings of its own, and libxl's number of no domain, INVALID_DOMID, is all ones.
+ */
+#define LIBXL_DOMID_ANY ((uint32_t)0xfffffffe)
+
+/** What `libxl_evgen_domain_state` names. Applications see the pointer alone. */
+struct libxl__evgen_domain_state;
+
+/** The handle of a generator of domain states. It is not an address: compare it, pass it on, nothing else. */
+typedef struct libxl__evgen_domain_state libxl_evgen_domain_state;
+
+/**
+ * Asks for what becomes of a domain, or of any domain.
+ *
+ * `states` is a mask of event types, `(uint64_t)1 << LIBXL_EVENT_TYPE_...` each. Those that can be asked for:
+ *
+ * - DOMAIN_SUSPENDED: the domain has shut down with reason 2, suspend: it is being saved, migrated or snapshotted.
+ * - DOMAIN_RUNNING: it runs again, after it was suspended or had shut down. That it runs at all is no event.
+ * - DOMAIN_SHUTDOWN, with the reason: it has shut down for another reason. A suspend is never told as a shutdown here,
+ *   whatever `XLEVENT_REPORT_SUSPEND` says.
+ * - DOMAIN_DEATH: it is being destroyed, or gone. This comes once, after all else of that domain, and in place of what
+ *   else the same look would tell.
+ * - DOMAIN_CREATED: there is a new domain. Only for any domain.
+ *
+ * The events of a domain come in the order of its life, so that a program which takes snapshots can follow it: SUSPENDED,
+ * RUNNING, SUSPENDED, RUNNING, SHUTDOWN, DEATH. The present state counts: a domain that is suspended, shut down, dead or
+ * missing gives its event at once. All carry `domid`, the domain's own also where any was asked for, `user`, and in
+ * `domuuid` its UUID where it could be learnt.
+ *
+ * A domain's number may be given out again when the domain is gone. By the UUID that is noticed: the old domain's DEATH
+ * comes, and nothing of the new one. (A generator of libxl_evenable_domain_death would follow the new one.) A domain that has
+ * shut down may be given another UUID and is still the same, as one that xl preserves to start another in its place.
+ *
+ * With LIBXL_DOMID_ANY, all domains but the control domain, number 0, are told of. A generator begins with CREATED for each
+ * domain that is there, in ascending order, followed by its present state; then it tells of what comes. Nothing falls in
+ * between. Each domain gives CREATED once, DEATH once, and is then forgotten; another domain with its number is CREATED
+ * again. CREATED is told when xenstored has been told of the domain, or earlier, if there was cause to look: nodes that the
+ * toolstack writes into xenstore need not all be there yet.
+ *
+ * What can be seen, and what can't. The library looks at domains when xenstored says that something has happened, finds out
+ * what they are then, and tells how they came to be so.
+ *
+ * - Nobody says that a domain runs again, so while a domain is suspended, and RUNNING has been asked for, the library
+ *   looks at it: after 10 ms, then at intervals that double up to a second. One that was suspended at two such looks and
+ *   has run in between, which its processor time shows, gives RUNNING and SUSPENDED. While no domain is suspended there is
+ *   no timer. (A domain that had shut down for another reason and runs again is told of when there is cause to look.)
+ * - A domain that is suspended and runs again before the library looks has run all the time as far as anyone can see: an
+ *   application that doesn't come to its event loop meanwhile misses both, never one of them.
+ * - Where a toolstack has subscribed to a guest's suspend event channel, a suspend raises that channel, and not what
+ *   xenstored waits for. Its SUSPENDED is told if there is a look for another reason while it lasts, else not at all, and
+ *   then neither is its RUNNING.
+ * - A toolstack that lets a domain run again must tell xenstored, as libxl does; or xenstored will not fire for the
+ *   domain's next suspend or shutdown.
+ * - A domain that xenstored is never told of is noticed when something happens to another.
+ *
+ * Several generators may be about one domain; each gives its own events, and those of libxl_evenable_domain_death give
+ * theirs, of their two types, as if there were no others. What one look finds comes in ascending order of domains, and of one
+ * domain's generators that enabled last speaks first.
+ *
+ * Returns 0 and a handle in `*evgen_out`; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `evgen_out`, a `domid` that no
+ * domain can have, a `states` that is 0 or has other bits; otherwise as libxl_evenable_domain_death. On an error nothing is
+ * left behind, `*evgen_out` is as it was, and a later try may succeed. May be called from any thread and from event
+ * callbacks.
+ *
+ * # Safety
+ *
+ * `evgen_out` is NULL or points to a writable pointer.
+ */
+int libxl_evenable_domain_state(libxl_ctx *ctx,
+                                uint32_t domid,
+                                uint64_t states,
+                                libxl_ev_user user,
+                                libxl_evgen_domain_state **evgen_out);
+
+/**
+ * Stops a generator of domain states, and makes its handle invalid.
+ *
+ * As libxl_evdisable_domain_death: events that it has produced are still delivered, NULL does nothing, and an unknown
+ * handle, that of another kind of generator too, is logged and ignored. May be called from any thread and from event
+ * callbacks.
+ *
+ * # Safety
+ *
+ * No requirement beyond those of all functions: the handle is looked up, not followed.
+ */
+void libxl_evdisable_domain_state(libxl_ctx *ctx,
+                                  libxl_evgen_domain_state *evgen);
+
 #ifdef __cplusplus
 }
 #endif

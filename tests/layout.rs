@@ -10,6 +10,7 @@ use std::mem::{align_of, offset_of, size_of};
 use xlevent::capi::childproc::*;
 use xlevent::capi::event::*;
 use xlevent::capi::osevent::*;
+use xlevent::capi::state::*;
 use xlevent::capi::stats::*;
 use xlevent::capi::types::*;
 
@@ -139,6 +140,10 @@ fn enumerators() {
         LIBXL_EVENT_TYPE_DISK_EJECT,
         LIBXL_EVENT_TYPE_OPERATION_COMPLETE,
         LIBXL_EVENT_TYPE_DOMAIN_CREATE_CONSOLE_AVAILABLE,
+        LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED,
+        LIBXL_EVENT_TYPE_DOMAIN_RUNNING,
+        LIBXL_EVENT_TYPE_DOMAIN_CREATED,
+        LIBXL_DOMID_ANY,
         libxl_sigchld_owner_libxl,
         libxl_sigchld_owner_mainloop,
         libxl_sigchld_owner_libxl_always,

@@ -144,7 +144,50 @@ static void count(libxl_ctx *ctx)
         printf("%llu looks, %llu events queued at most\n", (unsigned long long)stats.scans,
                (unsigned long long)stats.events_queued_most);
 }
+
+/* What becomes of all domains, until the first has died. */
+static int states(libxl_ctx *ctx)
+{
+#ifdef LIBXL_HAVE_EVENABLE_DOMAIN_STATE
+    const uint64_t wanted = (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED |
+        (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_RUNNING | (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_CREATED |
+        (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN | (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH;
+    libxl_evgen_domain_state *evgen = NULL;
+    libxl_event *event;
+    int rc, dead = 0;
+
+    rc = libxl_evenable_domain_state(ctx, LIBXL_DOMID_ANY, wanted, 0, &evgen);
+    while (rc == 0 && !dead) {
+        rc = libxl_event_wait(ctx, &event, wanted, NULL, NULL);
+        if (rc)
+            break;
+        switch ((int)event->type) {
+        case LIBXL_EVENT_TYPE_DOMAIN_CREATED:
+            printf("domain %u is there\n", (unsigned)event->domid);
+            break;
+        case LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED:
+        case LIBXL_EVENT_TYPE_DOMAIN_RUNNING:
+            printf("domain %u %s\n", (unsigned)event->domid,
+                   event->type == LIBXL_EVENT_TYPE_DOMAIN_RUNNING ? "runs" : "is suspended");
+            break;
+        default:
+            dead = event->type == LIBXL_EVENT_TYPE_DOMAIN_DEATH;
+        }
+        libxl_event_free(ctx, event);
+    }
+    libxl_evdisable_domain_state(ctx, evgen);
+    return rc;
 #else
+#error "the functions are there, and the macro that says so is not"
+#endif
+}
+#else
+static int states(libxl_ctx *ctx)
+{
+    (void)ctx;
+    return 0;
+}
+
 static void count(libxl_ctx *ctx)
 {
     (void)ctx;
@@ -261,6 +304,8 @@ int main(int argc, char **argv)
     rc = libxl_ctx_alloc(&app.ctx, LIBXL_VERSION, 0, NULL);
     if (rc == 0)
         rc = argc > 2 ? hooks(&app, domid) : poll_loop(&app, domid);
+    if (rc == 0)
+        rc = states(app.ctx);
     if (rc)
         fprintf(stderr, "error %d\n", rc);
     count(app.ctx);

@@ -25,6 +25,7 @@ pub mod event;
 pub mod evgen;
 mod handle;
 pub mod osevent;
+pub mod state;
 pub mod stats;
 
 pub use crate::abi as types;
