@@ -473,7 +473,7 @@ int libxl_event_check(libxl_ctx *ctx,
  * inside this call. Signals do not end it.
  *
  * Returns 0 and the event in `*event_r`, or ERROR_INVAL as libxl_event_check does, or ERROR_FAIL when it cannot wait
- * (the log says why).
+ * (the log says why); ERROR_ABORTED if the program has asked for that by xlevent_wait_cancel.
  *
  * # Safety
  *

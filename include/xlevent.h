@@ -243,6 +243,106 @@ typedef struct libxl__evgen_domain_state libxl_evgen_domain_state;
  * domain can have, a `states` that is 0 or has other bits; otherwise as libxl_evenable_domain_death. On an error nothing is
  * left behind, `*evgen_out` is as it was, and a later try may succeed. May be called from any thread and from event
  * callbacks.
+ * ==== Waiting, and subscribers ====
+ *
+ * For threads that wait for events: with a time-out, and so that they can be stopped. And for several users of one
+ * context, a library in the process among them, that must not take each other's events.
+ */
+
+/**
+ * One of several users of a context, with events of its own.
+ *
+ * Events of generators that were enabled for a subscriber come to that subscriber alone: by xlevent_subscriber_check and
+ * xlevent_subscriber_wait, not by libxl_event_check and libxl_event_wait, and not by event_occurs, whatever its mask:
+ * those are for who uses the context itself, and would not know whose `for_user` it is. Everything else is the context's:
+ * its disaster callback, its descriptor, its children, the completion of operations.
+ *
+ * The handle is not an address: compare it, pass it on, nothing else. It belongs to its context, and ends with it.
+ */
+struct xlevent_subscriber;
+
+/**
+ * Like libxl_event_wait, but for a limited time.
+ *
+ * `timeout_ms` is in milliseconds, as for poll(2): negative waits for ever, and 0 not at all. The time is that of
+ * CLOCK_MONOTONIC; signals neither end nor prolong it. An event that is there when it has passed is returned: what is
+ * ready by then is taken in first, as libxl_osevent_afterpoll would. So a call with 0 does the library's work once and
+ * looks. A callback, or a predicate, that takes long makes the call longer.
+ *
+ * Returns 0 and the event in `*event_r`; ERROR_TIMEDOUT if none came in time; ERROR_ABORTED if xlevent_wait_cancel has
+ * ended the wait; otherwise as libxl_event_wait. On an error `*event_r` is as it was.
+ *
+ * # Safety
+ *
+ * As for libxl_event_check.
+ */
+int xlevent_event_wait(libxl_ctx *ctx,
+                       libxl_event **event_r,
+                       uint64_t typemask,
+                       libxl_event_predicate *predicate,
+                       void *predicate_user,
+                       int timeout_ms);
+
+/**
+ * Ends one wait: a call of libxl_event_wait or xlevent_event_wait on this context returns ERROR_ABORTED.
+ *
+ * Each call of this function ends exactly one. If no thread waits at the moment, it is the next that finds no event and
+ * would wait (one with `timeout_ms` 0 would not): so a thread that is just about to wait, or is busy with an event, need
+ * not be known of. To end a pool of N threads, call this N times, join them, and free the context.
+ *
+ * No event is lost: a wait that finds one returns it, and leaves the cancellation to another. Which one is ended, of
+ * several, is not said. What was not used up by the time the context is freed goes with it.
+ *
+ * May be called from any thread and any callback; not from a signal handler, since it takes a lock: let a thread take the
+ * signal with sigwait(3) or signalfd(2).
+ *
+ * Returns 0, or ERROR_INVAL for a NULL or unknown `ctx`.
+ *
+ * # Safety
+ *
+ * No requirement: the context is looked up, not followed.
+ */
+int xlevent_wait_cancel(libxl_ctx *ctx);
+
+/**
+ * Adds a subscriber to a context, without any generators.
+ *
+ * It costs no descriptor and no thread. There may be 65535 at the same time.
+ *
+ * Returns 0 and a handle in `*subscriber_r`; ERROR_INVAL for a NULL or unknown `ctx` or a NULL `subscriber_r`; ERROR_FAIL
+ * if there are too many. On an error `*subscriber_r` is as it was.
+ *
+ * # Safety
+ *
+ * `subscriber_r` is NULL or points to a writable pointer.
+ */
+int xlevent_subscriber_new(libxl_ctx *ctx,
+                           struct xlevent_subscriber **subscriber_r);
+
+/**
+ * Removes a subscriber, with all that is its own: its generators are disabled and their handles become invalid, its events
+ * that nobody has fetched are freed, and its handle becomes invalid.
+ *
+ * Threads that are in xlevent_subscriber_wait for it return ERROR_INVAL; end them with xlevent_subscriber_wait_cancel
+ * first. Events that have been fetched stay the application's. May wait for xenstored's answers, for a thread that is
+ * enabling a generator, and for one whose predicate is running. May be called from any thread and from event callbacks,
+ * but not from a predicate, nor from an fd_register or fd_deregister hook.
+ *
+ * A NULL `subscriber` does nothing. Returns 0; ERROR_INVAL for a NULL or unknown `ctx`, an unknown `subscriber`, or where it
+ * may not be called: then nothing has changed.
+ *
+ * # Safety
+ *
+ * No requirement: the handle is looked up, not followed.
+ */
+int xlevent_subscriber_free(libxl_ctx *ctx,
+                            struct xlevent_subscriber *subscriber);
+
+/**
+ * As libxl_evenable_domain_death, for a subscriber: from the first on, all events of this generator come to it alone.
+ *
+ * The handle is like any other, and given to libxl_evdisable_domain_death. Returns what libxl_evenable_domain_death does;
+ * ERROR_INVAL also for a NULL or unknown `subscriber`.
  *
  * # Safety
  *
@@ -267,6 +367,151 @@ int libxl_evenable_domain_state(libxl_ctx *ctx,
  */
 void libxl_evdisable_domain_state(libxl_ctx *ctx,
                                   libxl_evgen_domain_state *evgen);
+int xlevent_subscriber_evenable_domain_death(libxl_ctx *ctx,
+                                             struct xlevent_subscriber *subscriber,
+                                             uint32_t domid,
+                                             libxl_ev_user user,
+                                             libxl_evgen_domain_death **evgen_out);
+
+/**
+ * As libxl_evenable_disk_eject, for a subscriber: from the first on, all events of this generator come to it alone.
+ *
+ * The handle is like any other, and given to libxl_evdisable_disk_eject. Returns what libxl_evenable_disk_eject does;
+ * ERROR_INVAL also for a NULL or unknown `subscriber`.
+ *
+ * # Safety
+ *
+ * `vdev` is NULL or a string that ends with a zero byte; `evgen_out` is NULL or points to a writable pointer.
+ */
+int xlevent_subscriber_evenable_disk_eject(libxl_ctx *ctx,
+                                           struct xlevent_subscriber *subscriber,
+                                           uint32_t domid,
+                                           const char *vdev,
+                                           libxl_ev_user user,
+                                           libxl_evgen_disk_eject **evgen_out);
+
+/**
+ * Like libxl_event_check, among the events of a subscriber.
+ *
+ * Predicates of one context run one at a time, whomever they are for.
+ *
+ * Returns what libxl_event_check does; ERROR_INVAL also for a NULL or unknown `subscriber`.
+ *
+ * # Safety
+ *
+ * As for libxl_event_check.
+ */
+int xlevent_subscriber_check(libxl_ctx *ctx,
+                             struct xlevent_subscriber *subscriber,
+                             libxl_event **event_r,
+                             uint64_t typemask,
+                             libxl_event_predicate *predicate,
+                             void *predicate_user);
+
+/**
+ * Like xlevent_event_wait, among the events of a subscriber.
+ *
+ * While it waits it does the library's work for the whole context. Returns what xlevent_event_wait does; ERROR_ABORTED if
+ * xlevent_subscriber_wait_cancel has ended the wait; ERROR_INVAL also for a NULL or unknown `subscriber`, and if it is freed
+ * meanwhile.
+ *
+ * # Safety
+ *
+ * As for libxl_event_check.
+ */
+int xlevent_subscriber_wait(libxl_ctx *ctx,
+                            struct xlevent_subscriber *subscriber,
+                            libxl_event **event_r,
+                            uint64_t typemask,
+                            libxl_event_predicate *predicate,
+                            void *predicate_user,
+                            int timeout_ms);
+
+/**
+ * As xlevent_wait_cancel, for a call of xlevent_subscriber_wait for this subscriber. Other waits go on.
+ *
+ * Returns 0, or ERROR_INVAL for a NULL or unknown `ctx` or `subscriber`.
+ *
+ * # Safety
+ *
+ * No requirement: the handle is looked up, not followed.
+ */
+int xlevent_subscriber_wait_cancel(libxl_ctx *ctx,
+                                   struct xlevent_subscriber *subscriber);
+
+/*
+ * ==== Loops ====
+ *
+ * For programs with a loop of their own, as an alternative to libxl_osevent_beforepoll and to hooks.
+ */
+
+/** An entry of a table of handlers, for xlevent_dispatch. */
+struct xlevent_handler {
+    /** The type of event, LIBXL_EVENT_TYPE_...; in the last entry XLEVENT_ALL_OTHERS. */
+    libxl_event_type type;
+    /**
+     * Deals with an event of that type. The event stays the library's and is freed after the return: don't free it, and
+     * copy what is to be kept. NULL leaves events of that type in the queue.
+     */
+    void (*handle)(void *user, const libxl_event *event);
+};
+
+/** Stands in a table of handlers for all types of event that the table does not name, and ends it. */
+#define XLEVENT_ALL_OTHERS 0
+
+/**
+ * Gives the one descriptor that a context's work announces itself by, for epoll, libuv, GLib, select or an async runtime.
+ *
+ * Wait for it to become readable, and then call xlevent_dispatch (or libxl_osevent_afterpoll with a pollfd that holds it);
+ * wait for nothing else of it, and don't read from it. It is the same descriptor that libxl_osevent_beforepoll fills in and
+ * fd_register is given, also beside libxenlight, whose own work it announces too. The library's timers make it readable, so
+ * that no timeout is needed.
+ *
+ * It is readable as long as there is something to take in (a level), and once (an edge) after an event has been queued by
+ * another thread's call or outside of the call that you make when it is readable. Both end with that call. An event that
+ * stays in the queue after it does not make it readable again: fetch all that you want each time. Since an event may be
+ * there already, call xlevent_dispatch or libxl_event_check once before the first wait. With an edge-triggered wait
+ * (EPOLLET) go on until the descriptor is no longer readable; a level-triggered one is simpler and costs no more.
+ *
+ * One loop should wait for it: what it announces is announced once, to whoever comes first. That loop looks for the events
+ * of those subscribers, too, that don't wait in a thread.
+ *
+ * The descriptor is the library's: never close it. It is valid until the context is freed; take it out of the loop before
+ * that. A child that is forked must not use it.
+ *
+ * Returns the descriptor; ERROR_INVAL for a NULL or unknown `ctx`; ERROR_FAIL if there is no descriptor to be had, which a
+ * later call may find otherwise. Errors are negative, descriptors are not.
+ *
+ * # Safety
+ *
+ * No requirement: the context is looked up, not followed.
+ */
+int xlevent_get_fd(libxl_ctx *ctx);
+
+/**
+ * Does the library's work, and hands each event that there is then to its handler.
+ *
+ * `handlers` is a table that ends with the entry for XLEVENT_ALL_OTHERS: to its handler go events of all types that no
+ * entry before it names, also those that this version of the header doesn't know. If a type is named twice, the first
+ * entry counts. `user` is passed on to the handlers.
+ *
+ * This does what libxl_osevent_afterpoll does, whether or not the descriptor is readable, and then what a loop around
+ * libxl_event_check would. It never waits. Events come oldest first. Those that go to event_occurs, and those of
+ * subscribers, are not among them. A handler may call any function of the library, this one included: then the inner call
+ * hands out what the outer one would have; but not libxl_ctx_free on this context.
+ *
+ * Not to be called from inside a hook.
+ *
+ * Returns how many events were handled; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `handlers`, a type in it that is no
+ * type of event (1 to 63 are), or if called from inside a hook: then nothing has been done.
+ *
+ * # Safety
+ *
+ * `handlers` is NULL or points to a table as described. Its functions return normally: no longjmp, no C++ exception.
+ */
+int xlevent_dispatch(libxl_ctx *ctx,
+                     const struct xlevent_handler *handlers,
+                     void *user);
 
 #ifdef __cplusplus
 }

@@ -9,6 +9,7 @@ use std::mem::{align_of, offset_of, size_of};
 
 use xlevent::capi::childproc::*;
 use xlevent::capi::event::*;
+use xlevent::capi::loops::*;
 use xlevent::capi::osevent::*;
 use xlevent::capi::state::*;
 use xlevent::capi::stats::*;
@@ -80,6 +81,7 @@ fn sizes_and_alignments() {
         libxl_osevent_hooks,
         libxl_childproc_hooks,
         xlevent_stats,
+        xlevent_handler,
     ]);
     assert_eq!(rust, list);
 }
@@ -110,6 +112,7 @@ fn offsets() {
             eject_generators, drives_watched, children_running, events_domain_suspended, events_domain_running,
             events_domain_created, introductions, resume_looks, state_generators, domains_known,
         }
+        xlevent_handler { r#type, handle }
     });
     // Inside the union, whose members all begin where it begins.
     let u = offset_of!(libxl_event, u);
@@ -197,6 +200,7 @@ fn enumerators() {
         E::ERROR_QMP_DEVICE_NOT_ACTIVE,
         E::ERROR_QMP_DEVICE_NOT_FOUND,
         E::ERROR_QEMU_API,
+        XLEVENT_ALL_OTHERS,
     ]);
     assert_eq!(rust, list);
 }

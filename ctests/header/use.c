@@ -136,13 +136,55 @@ static const libxl_childproc_hooks childproc_hooks = {
 };
 
 #ifdef WITH_EXTENSIONS
+static void handle(void *user, const libxl_event *event)
+{
+    struct app *app = (struct app *)user;
+    app->events += event->domid != 0;
+}
+
+static const struct xlevent_handler handlers[] = {{LIBXL_EVENT_TYPE_DOMAIN_DEATH, handle}, {XLEVENT_ALL_OTHERS, NULL}};
+
+/* One that shares the context, and a wait that ends. */
+static int share(struct app *app, uint32_t domid)
+{
+    struct xlevent_subscriber *subscriber = NULL;
+    libxl_evgen_domain_death *death = NULL;
+    libxl_evgen_disk_eject *eject = NULL;
+    libxl_event *event = NULL;
+    int rc = xlevent_subscriber_new(app->ctx, &subscriber);
+
+    if (rc == 0)
+        rc = xlevent_subscriber_evenable_domain_death(app->ctx, subscriber, domid, 0, &death);
+    if (rc == 0)
+        rc = xlevent_subscriber_evenable_disk_eject(app->ctx, subscriber, domid, "hdc", 0, &eject);
+    if (rc == 0)
+        rc = xlevent_subscriber_check(app->ctx, subscriber, &event, LIBXL_EVENTMASK_ALL, wants_domain, &domid);
+    if (rc == ERROR_NOT_READY)
+        rc = xlevent_subscriber_wait(app->ctx, subscriber, &event, LIBXL_EVENTMASK_ALL, NULL, NULL, 1000);
+    libxl_event_free(app->ctx, event);
+    if (rc == 0 && xlevent_subscriber_wait_cancel(app->ctx, subscriber) == 0)
+        rc = xlevent_subscriber_free(app->ctx, subscriber);
+    event = NULL;
+    if (rc == 0 && xlevent_wait_cancel(app->ctx) == 0)
+        rc = xlevent_event_wait(app->ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL, 1000);
+    libxl_event_free(app->ctx, event);
+    return rc == ERROR_ABORTED ? 0 : rc;
+}
+
 static void count(libxl_ctx *ctx)
 {
     struct xlevent_stats stats;
+    struct app app;
 
+    memset(&app, 0, sizeof(app));
+    app.ctx = ctx;
     if (xlevent_stats(ctx, &stats, sizeof(stats)) == 0)
         printf("%llu looks, %llu events queued at most\n", (unsigned long long)stats.scans,
                (unsigned long long)stats.events_queued_most);
+    app.fd.fd = xlevent_get_fd(ctx);
+    app.fd.events = POLLIN;
+    if (app.fd.fd >= 0 && poll(&app.fd, 1, 1000) >= 0 && xlevent_dispatch(ctx, handlers, &app) >= 0)
+        printf("%d deaths, %d\n", app.events, share(&app, 1));
 }
 
 /* What becomes of all domains, until the first has died. */

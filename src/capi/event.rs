@@ -68,7 +68,7 @@ pub unsafe extern "C" fn libxl_event_check(
 ///
 /// # Safety
 /// As for [`libxl_event_check`].
-unsafe fn retrieve_with(
+pub(super) unsafe fn retrieve_with(
     name: &str,
     ctx: *mut libxl_ctx,
     event_r: *mut *mut libxl_event,
@@ -108,7 +108,7 @@ unsafe fn retrieve_with(
 /// inside this call. Signals do not end it.
 ///
 /// Returns 0 and the event in `*event_r`, or ERROR_INVAL as libxl_event_check does, or ERROR_FAIL when it cannot wait
-/// (the log says why).
+/// (the log says why); ERROR_ABORTED if the program has asked for that by xlevent_wait_cancel.
 ///
 /// # Safety
 ///

@@ -34,9 +34,9 @@ pub(super) fn invalid(context: &Context, name: &str, why: &str) -> c_int {
     ERROR_INVAL
 }
 
-/// Logs a failure, and gives its number.
+/// Logs a failure, and gives its number. That there is no event is none.
 pub(super) fn failed(context: &Context, what: &str, error: &Error) -> c_int {
-    if *error != Error::NotReady {
+    if !matches!(error, Error::NotReady | Error::TimeIsUp | Error::Aborted) {
         context.log(&Line::failure(Level::Error, what, error));
     }
     number(error)
@@ -46,6 +46,8 @@ pub(super) fn failed(context: &Context, what: &str, error: &Error) -> c_int {
 pub(super) fn number(error: &Error) -> c_int {
     match error {
         Error::NotReady => ERROR_NOT_READY,
+        Error::TimeIsUp => ERROR_TIMEDOUT,
+        Error::Aborted => ERROR_ABORTED,
         Error::Invalid(_) => ERROR_INVAL,
         Error::Version(_) => ERROR_VERSION,
         Error::BufferFull(_) => ERROR_BUFFERFULL,

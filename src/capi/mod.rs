@@ -24,8 +24,10 @@ pub(crate) mod entry;
 pub mod event;
 pub mod evgen;
 mod handle;
+pub mod loops;
 pub mod osevent;
 pub mod state;
 pub mod stats;
+pub mod wait;
 
 pub use crate::abi as types;

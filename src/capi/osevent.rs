@@ -262,7 +262,7 @@ impl OsEventHooks for Hooks {
 }
 
 /// The context of an occurrence; `None`, and a log line, where there is none or where it comes from inside a hook.
-fn occurrence(name: &str, ctx: *mut libxl_ctx) -> Option<Arc<Context>> {
+pub(super) fn occurrence(name: &str, ctx: *mut libxl_ctx) -> Option<Arc<Context>> {
     let context = context(name, ctx).ok()?;
     if IN_HOOK.with(Cell::get) {
         invalid(&context, name, "called from inside a hook; ignored");

@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 use super::arming::Watch;
 use super::outbox::Item;
 use super::turn::Later;
-use super::{Context, State};
+use super::{Context, State, SubscriberKey};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::evgen::disk_eject::{DiskEject, DriveId, Key, Seen, says_eject};
@@ -57,6 +57,17 @@ impl Context {
     /// Generates DISK_EJECT for a drive of a domain's, beginning with what its node says at present. The domain, and the
     /// drive, need not be there yet; whether it has a stub domain is found out now.
     pub fn enable_disk_eject(&self, domid: u32, vdev: &CStr, user: u64) -> Result<Key> {
+        self.enable_disk_eject_for(None, domid, vdev, user)
+    }
+
+    /// The same for a subscriber. No event of the generator's goes anywhere else.
+    pub fn enable_disk_eject_for(
+        &self,
+        subscriber: Option<SubscriberKey>,
+        domid: u32,
+        vdev: &CStr,
+        user: u64,
+    ) -> Result<Key> {
         let Some(devid) = vbd::devid(vdev.to_bytes()) else {
             return Err(Error::Invalid("that is no name of a disk".to_owned()));
         };
@@ -67,8 +78,11 @@ impl Context {
         if !self.enter_gate(&mut state) {
             return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
         }
-        let generator = DiskEject { domid, user, vdev: vdev.to_owned(), dev: None };
-        let result = self.enable_in_gate(&mut state, devid, generator);
+        // It can't go before the gate opens.
+        let result = state.recipient(subscriber).and_then(|recipient| {
+            let generator = DiskEject { domid, user, recipient, vdev: vdev.to_owned(), dev: None };
+            self.enable_in_gate(&mut state, devid, generator)
+        });
         self.leave_gate(&mut state);
         // If it has come to nothing, all is as before.
         self.disarm(&mut state);
@@ -138,11 +152,11 @@ impl Context {
         };
         let mut events = Vec::new();
         let tell = &mut |generator: &DiskEject, backend| {
-            events.push((Event::of_ejection(generator, backend), generator.domid));
+            events.push((generator.recipient, Event::of_ejection(generator, backend), generator.domid));
         };
         let looked = state.drives.end(id, seen, tell);
-        for (event, domid) in events {
-            self.deliver_new(&mut state, event, domid);
+        for (recipient, event, domid) in events {
+            self.deliver_new(&mut state, recipient, event, domid);
         }
         if looked.is_some_and(|looked| looked.again) {
             // In another turn: while a guest writes without end, no call may be kept here by what other threads take in.

@@ -5,10 +5,10 @@
 //!   happens while it is held. What has to be done outside goes through `outbox`, in order.
 //! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
-//! - `turn` takes in what has become ready, `retrieval` gives events out, `companion` keeps libxenlight's
-//!   descriptors and timeouts, `eject` looks at drives, `states` at suspended domains, `targeting` sets the watches for
-//!   domains, `neighbours` are the other contexts of the process, `children` has the child processes, `stats` what was
-//!   counted.
+//! - `turn` takes in what has become ready, `retrieval` gives events out, `waiting` waits for them, `companion` keeps
+//!   libxenlight's descriptors and timeouts, `subscribers` tell users of one context apart, `eject` looks at drives, `states`
+//!   at suspended domains, `targeting` sets the watches for domains, `neighbours` are the other contexts of the process,
+//!   `children` has the child processes, `stats` what was counted.
 
 mod arming;
 mod children;
@@ -24,10 +24,12 @@ mod registry;
 mod retrieval;
 mod states;
 mod stats;
+mod subscribers;
 mod targeting;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -38,7 +40,8 @@ use nix::sys::pthread::Pthread;
 use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex};
 
 use crate::error::{Error, Result};
-use crate::event::{Event, Queue};
+use crate::event::Event;
+use crate::evgen::Recipient;
 use crate::evgen::disk_eject::Drives;
 use crate::evgen::domain_death::SuspendRule;
 use crate::evgen::domains::Domains;
@@ -55,6 +58,8 @@ pub use companion::{ForLibxl, Libxl, RegistrationId, TimeoutId};
 pub use registry::{forget_all, insert, lookup, remove};
 pub use retrieval::Predicate;
 use retrieval::Retrieval;
+pub use subscribers::Key as SubscriberKey;
+use subscribers::{Inbox, Subscribers};
 
 /// What an application gives to be told of events by callbacks.
 pub trait EventHooks: Send + Sync {
@@ -108,7 +113,9 @@ struct Inherited {
 
 /// What the lock guards.
 struct State {
-    queue: Queue,
+    /// Of who uses the context itself.
+    inbox: Inbox,
+    subscribers: Subscribers,
     outbox: VecDeque<outbox::Item>,
     event_hooks: Option<Arc<dyn EventHooks>>,
     os_hooks: Option<Arc<dyn OsEventHooks>>,
@@ -184,7 +191,8 @@ impl Context {
             hypervisor: AtomicPtr::new(hypervisor.as_ref().map_or(std::ptr::null_mut(), Hypervisor::raw)),
         };
         let state = State {
-            queue: Queue::default(),
+            inbox: Inbox::default(),
+            subscribers: Subscribers::default(),
             outbox: VecDeque::new(),
             event_hooks: None,
             os_hooks: None,
@@ -280,9 +288,24 @@ impl Context {
 
     /// Generates DOMAIN_SHUTDOWN and DOMAIN_DEATH for a domain, beginning with its present state.
     pub fn enable_domain_death(&self, domid: u32, user: u64) -> Result<Key> {
+        self.enable_domain_death_for(None, domid, user)
+    }
+
+    /// The same for a subscriber. No event of the generator's goes anywhere else.
+    pub fn enable_domain_death_for(&self, subscriber: Option<SubscriberKey>, domid: u32, user: u64) -> Result<Key> {
         let mut state = self.state.lock();
+        state.recipient(subscriber)?;
         let newly_armed = self.arm(&mut state, Subject::Domain(domid))?;
-        let key = state.domains.add_death(domid, user);
+        // Arming waits at times. The subscriber may have gone.
+        let recipient = match state.recipient(subscriber) {
+            Ok(recipient) => recipient,
+            Err(error) => {
+                self.disarm(&mut state);
+                self.flush(state);
+                return Err(error);
+            }
+        };
+        let key = state.domains.add_death_for(recipient, domid, user);
         self.look_at_new_generator(&mut state, newly_armed);
         if state.retarget_later() {
             self.flush(state);
@@ -325,10 +348,7 @@ impl Context {
         state.drives = Drives::default();
         state.event_hooks = None;
         self.arrived.notify_all();
-        if state.polling {
-            self.reactor.wake_waiter();
-            state.waiter_woken = true;
-        }
+        self.wake_waiter(&mut state);
         self.close_children(&mut state);
         self.disarm(&mut state);
         self.flush(state);
@@ -368,9 +388,9 @@ impl Context {
     }
 
     /// Delivers an event that was just made for a domain; `None` if there was no memory for it.
-    fn deliver_new(&self, state: &mut State, event: Option<Event>, domid: u32) {
+    fn deliver_new(&self, state: &mut State, recipient: Recipient, event: Option<Event>, domid: u32) {
         match event {
-            Some(event) => self.deliver(state, event),
+            Some(event) => self.deliver_to(state, recipient, event),
             None => state.outbox.push_back(outbox::Item::Disaster {
                 message: format!("no memory for an event of domain {domid}"),
                 errno: libc::ENOMEM,
@@ -378,7 +398,7 @@ impl Context {
         }
     }
 
-    /// Puts an event where its subscriber will find it, and wakes who may be waiting for it.
+    /// Puts an event where who uses the context will find it, and wakes who may be waiting for it.
     fn deliver(&self, state: &mut State, event: Event) {
         state.counts.events.count(event.event_type());
         let bit = 1u64.checked_shl(event.event_type()).unwrap_or(0);
@@ -389,17 +409,26 @@ impl Context {
                 state.outbox.push_back(outbox::Item::Event(hooks, event));
             }
             _ => {
-                state.queue.push(event);
-                if !state.application_here && !state.application_woken {
-                    state.application_woken = true;
-                    self.reactor.wake_application();
-                }
-                if state.polling && !state.waiter_woken {
-                    state.waiter_woken = true;
-                    self.reactor.wake_waiter();
-                }
-                // Threads that follow the one that polls are told by it.
+                state.inbox.queue.push(event);
+                self.wake_all(state);
             }
+        }
+    }
+
+    /// An event has been queued.
+    fn wake_all(&self, state: &mut State) {
+        if !state.application_here && !state.application_woken {
+            state.application_woken = true;
+            self.reactor.wake_application();
+        }
+        self.wake_waiter(state);
+    }
+
+    /// There is something that a thread in `wait` may want. Those that follow the one that polls are told by it.
+    fn wake_waiter(&self, state: &mut State) {
+        if state.polling && !state.waiter_woken {
+            state.waiter_woken = true;
+            self.reactor.wake_waiter();
         }
     }
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Giving events out: at once, or after waiting for one.
+//! Giving events out that have happened.
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
-
-use super::Context;
+use super::subscribers::{Own, Which, unknown};
+use super::{Context, SubscriberKey};
 use crate::error::{Error, Result};
 use crate::event::Event;
 
@@ -20,104 +19,110 @@ impl Context {
     /// of a domain, whose death is then expected here, so the domains are looked at: xenstored's word may be still on its
     /// way to us.
     pub fn check(&self, mask: u64, predicate: Option<&mut Predicate<'_>>) -> Result<Event> {
+        self.catch_up();
+        self.retrieve(Own, mask, predicate, &mut 0).ok_or(Error::NotReady)
+    }
+
+    /// The same among a subscriber's events.
+    pub fn subscriber_check(
+        &self,
+        subscriber: SubscriberKey,
+        mask: u64,
+        predicate: Option<&mut Predicate<'_>>,
+    ) -> Result<Event> {
+        self.catch_up();
+        if subscriber.inbox(&self.state.lock()).is_none() {
+            return Err(unknown(subscriber));
+        }
+        self.retrieve(subscriber, mask, predicate, &mut 0).ok_or(Error::NotReady)
+    }
+
+    /// Takes in what is ready, as [`Context::occurred`], and then hands over the events that are there of the types in `mask`,
+    /// oldest first, until there are no more; how many they were. What is handed over may call the context again.
+    pub fn dispatch(&self, mask: u64, handle: &mut dyn FnMut(Event)) -> usize {
+        self.catch_up();
+        self.occurred();
+        std::iter::from_fn(|| self.retrieve(Own, mask, None, &mut 0)).map(handle).count()
+    }
+
+    /// Looks at the domains, if the application has had libxenlight do something.
+    fn catch_up(&self) {
         if self.stirred.load(Ordering::Relaxed) {
             let mut state = self.state.lock();
             self.turn(&mut state);
             self.scan(&mut state, true);
             self.flush(state);
         }
-        self.retrieve(mask, predicate, &mut 0).ok_or(Error::NotReady)
-    }
-
-    /// The same, but waits for one. Signals don't end the wait; closing the context does.
-    pub fn wait(&self, mask: u64, mut predicate: Option<&mut Predicate<'_>>) -> Result<Event> {
-        // Events before this serial were looked at and not wanted.
-        let mut seen = 0;
-        loop {
-            let predicate = predicate.as_mut().map(|predicate| &mut **predicate as &mut Predicate<'_>);
-            if let Some(event) = self.retrieve(mask, predicate, &mut seen) {
-                return Ok(event);
-            }
-            let mut state = self.state.lock();
-            if state.closed {
-                return Err(Error::Invalid("the context was freed during the wait".to_owned()));
-            }
-            if state.queue.end() > seen {
-                continue;
-            }
-            if state.polling {
-                self.arrived.wait(&mut state);
-                continue;
-            }
-            self.reactor.prepare_wait()?;
-            state.polling = true;
-            MutexGuard::unlocked(&mut state, || self.reactor.wait());
-            state.polling = false;
-            if state.waiter_woken {
-                state.waiter_woken = false;
-                self.reactor.quiet_waiter();
-            }
-            self.turn(&mut state);
-            // This thread may return, or be kept by a callback: another must be able to take its place.
-            self.arrived.notify_all();
-            self.flush(state);
-        }
     }
 
     /// Takes out the first match from serial `seen` on, and moves `seen` past what was looked at.
-    fn retrieve(&self, mask: u64, predicate: Option<&mut Predicate<'_>>, seen: &mut u64) -> Option<Event> {
+    pub(super) fn retrieve(
+        &self,
+        which: impl Which,
+        mask: u64,
+        predicate: Option<&mut Predicate<'_>>,
+        seen: &mut u64,
+    ) -> Option<Event> {
         match predicate {
-            None => self.retrieve_any(mask, seen),
-            Some(predicate) => self.retrieve_wanted(mask, predicate, seen),
+            None => self.retrieve_any(which, mask, seen),
+            Some(predicate) => self.retrieve_wanted(which, mask, predicate, seen),
         }
     }
 
-    fn retrieve_any(&self, mask: u64, seen: &mut u64) -> Option<Event> {
+    fn retrieve_any(&self, which: impl Which, mask: u64, seen: &mut u64) -> Option<Event> {
         let retrieval = self.retrieval.lock();
         let mut state = self.state.lock();
+        let queue = &mut which.inbox_mut(&mut state)?.queue;
         if !retrieval.examines_any() {
-            let first = state.queue.take_first(mask, *seen);
-            *seen = state.queue.end();
+            let first = queue.take_first(mask, *seen);
+            *seen = queue.end();
             retrieval.count_taken();
             return first;
         }
-        while let Some((serial, _)) = state.queue.first(mask, *seen) {
+        while let Some((serial, _)) = queue.first(mask, *seen) {
             *seen = serial + 1;
-            if !retrieval.examines(serial) {
+            if !retrieval.examines(which.mark(), serial) {
                 retrieval.count_taken();
-                return state.queue.take(serial);
+                return queue.take(serial);
             }
         }
-        *seen = state.queue.end();
+        *seen = queue.end();
         None
     }
 
-    fn retrieve_wanted(&self, mask: u64, predicate: &mut Predicate<'_>, seen: &mut u64) -> Option<Event> {
+    fn retrieve_wanted(
+        &self,
+        which: impl Which,
+        mask: u64,
+        predicate: &mut Predicate<'_>,
+        seen: &mut u64,
+    ) -> Option<Event> {
         let retrieval = self.retrieval.lock();
         let mut batch: Vec<(u64, ManuallyDrop<Event>)> = Vec::with_capacity(BATCH);
-        let examining = Examining::begin(&retrieval);
+        let examining = Examining::begin(&retrieval, which.mark());
         loop {
             let state = self.state.lock();
-            state.queue.each_match(mask, *seen, BATCH, |run| {
-                // SAFETY: looked at below, and only while it is in the queue: other threads are kept out by `retrieval`, and
-                // a predicate that takes events itself ends the batch.
+            let queue = &which.inbox(&state)?.queue;
+            queue.each_match(mask, *seen, BATCH, |run| {
+                // SAFETY: looked at below, and only while it is in the queue: other threads are kept out by `retrieval`, as
+                // is who drops a subscriber's queue; a predicate that takes events itself ends the batch.
                 batch.extend(run.iter().map(|(serial, event)| (*serial, unsafe { event.alias() })));
             });
             if batch.is_empty() {
-                *seen = state.queue.end();
+                *seen = queue.end();
                 return None;
             }
             drop(state);
             let taken = retrieval.taken.get();
             for (serial, event) in &batch {
                 *seen = serial + 1;
-                if examining.inner && retrieval.examines(*serial) {
+                if examining.inner && retrieval.examines(which.mark(), *serial) {
                     continue;
                 }
                 examining.look_at(*serial);
                 if predicate(event) {
                     retrieval.count_taken();
-                    return self.state.lock().queue.take(*serial);
+                    return which.inbox_mut(&mut self.state.lock())?.queue.take(*serial);
                 }
                 if retrieval.taken.get() != taken {
                     break;
@@ -137,8 +142,10 @@ const BATCH: usize = 64;
 pub(super) struct Retrieval {
     /// The event that the innermost predicate looks at.
     examined: Cell<Option<u64>>,
-    /// Those of the predicates around it. Nobody can take what a predicate looks at.
-    outer: RefCell<Vec<u64>>,
+    /// In which inbox it is.
+    mark: Cell<u64>,
+    /// Those of the predicates around it, each after its inbox. Nobody can take what a predicate looks at.
+    outer: RefCell<Vec<(u64, u64)>>,
     /// How many events have been taken.
     taken: Cell<u64>,
 }
@@ -149,8 +156,8 @@ impl Retrieval {
         self.examined.get().is_some()
     }
 
-    fn examines(&self, serial: u64) -> bool {
-        self.examined.get() == Some(serial) || self.outer.borrow().contains(&serial)
+    fn examines(&self, mark: u64, serial: u64) -> bool {
+        self.examined.get() == Some(serial) && self.mark.get() == mark || self.outer.borrow().contains(&(mark, serial))
     }
 
     fn count_taken(&self) {
@@ -161,15 +168,17 @@ impl Retrieval {
 /// A retrieval by predicate, from its first look to its end, also if that is a panic.
 struct Examining<'a> {
     retrieval: &'a Retrieval,
+    /// The inbox of the retrieval around this one.
+    outer_mark: u64,
     /// It runs within another's predicate.
     inner: bool,
 }
 
 impl<'a> Examining<'a> {
-    fn begin(retrieval: &'a Retrieval) -> Self {
-        let outer = retrieval.examined.take();
-        retrieval.outer.borrow_mut().extend(outer);
-        Examining { retrieval, inner: outer.is_some() }
+    fn begin(retrieval: &'a Retrieval, mark: u64) -> Self {
+        let (outer, outer_mark) = (retrieval.examined.take(), retrieval.mark.replace(mark));
+        retrieval.outer.borrow_mut().extend(outer.map(|serial| (outer_mark, serial)));
+        Examining { retrieval, outer_mark, inner: outer.is_some() }
     }
 
     fn look_at(&self, serial: u64) {
@@ -180,6 +189,7 @@ impl<'a> Examining<'a> {
 impl Drop for Examining<'_> {
     fn drop(&mut self) {
         let outer = if self.inner { self.retrieval.outer.borrow_mut().pop() } else { None };
-        self.retrieval.examined.set(outer);
+        self.retrieval.examined.set(outer.map(|(_, serial)| serial));
+        self.retrieval.mark.set(self.outer_mark);
     }
 }

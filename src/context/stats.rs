@@ -12,8 +12,8 @@ impl Context {
         Stats {
             counts: state.counts,
             asked: state.hypervisor.as_ref().map(Hypervisor::asked).unwrap_or_default(),
-            queued: state.queue.len() as u64,
-            queued_most: state.queue.longest() as u64,
+            queued: state.inbox.queue.len() as u64,
+            queued_most: state.inbox.queue.longest() as u64,
             watching: state.armed && state.store.is_some(),
             death_generators: state.domains.deaths() as u64,
             eject_generators: state.drives.len() as u64,
@@ -32,6 +32,7 @@ mod tests {
     use super::*;
     use crate::context::{EventHooks, ForLibxl, Libxl};
     use crate::event::Event;
+    use crate::evgen::Recipient;
     use crate::evgen::domain_death::{Change, Report};
     use crate::stats::Events;
     use crate::xen::log::NullLog;
@@ -50,7 +51,10 @@ mod tests {
     }
 
     fn bring(context: &Context, change: Change) {
-        context.libxl_event(Event::from_report(&Report { domid: 1, uuid: [0; 16], user: 0, change }).unwrap());
+        context.libxl_event(
+            Event::from_report(&Report { domid: 1, uuid: [0; 16], user: 0, recipient: Recipient::OWN, change })
+                .unwrap(),
+        );
     }
 
     /// Wants deaths, and to be told of disasters.

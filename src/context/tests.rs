@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::*;
 use crate::event::Kind;
+use crate::evgen::Recipient;
 use crate::evgen::domain_death::{Change, Report};
 use crate::xen::log::NullLog;
 
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What libxenlight was told.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Fd { for_libxl: usize, fd: i32, events: i16, revents: i16 },
     Timeout(usize),
 }
@@ -39,13 +40,13 @@ impl Libxl for Played {
     }
 }
 
-fn context() -> (Arc<Context>, Receiver<Told>) {
+pub(super) fn context() -> (Arc<Context>, Receiver<Told>) {
     let (told, hear) = channel();
     (Context::beside(Arc::new(Played { told: Mutex::new(told) }), Arc::new(NullLog)).unwrap(), hear)
 }
 
-fn event(domid: u32, change: Change) -> Event {
-    Event::from_report(&Report { domid, uuid: [0; 16], user: 0, change }).unwrap()
+pub(super) fn event(domid: u32, change: Change) -> Event {
+    Event::from_report(&Report { domid, uuid: [0; 16], user: 0, recipient: Recipient::OWN, change }).unwrap()
 }
 
 const ALL: u64 = u64::MAX;

@@ -284,7 +284,7 @@ impl Context {
     }
 
     fn report(&self, state: &mut State, report: &Report) {
-        self.deliver_new(state, Event::from_report(report), report.domid);
+        self.deliver_new(state, report.recipient, Event::from_report(report), report.domid);
     }
 
     fn always_ready(&self, state: &mut State) {

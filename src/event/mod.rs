@@ -245,10 +245,12 @@ fn free_strings(eject: &libxl_event_disk_eject) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evgen::Recipient;
 
     #[test]
     fn an_ejection_says_whose_drive_it_is_and_that_it_is_empty() {
-        let generator = DiskEject { domid: 5, user: 7, vdev: c"hdc".into(), dev: Some(c"xvdc".into()) };
+        let generator =
+            DiskEject { domid: 5, user: 7, recipient: Recipient::OWN, vdev: c"hdc".into(), dev: Some(c"xvdc".into()) };
         let event = Event::of_ejection(&generator, Backend { domid: 3, kind: BackendKind::Tap }).unwrap();
         assert_eq!((event.domid(), event.user(), event.kind()), (5, 7, Kind::DiskEject));
         assert_eq!(event.vdev(), Some(c"hdc"));
@@ -263,7 +265,7 @@ mod tests {
 
     #[test]
     fn other_events_have_no_drive() {
-        let report = Report { domid: 5, uuid: [0; 16], user: 7, change: Change::Death };
+        let report = Report { domid: 5, uuid: [0; 16], user: 7, recipient: Recipient::OWN, change: Change::Death };
         assert_eq!(Event::from_report(&report).unwrap().vdev(), None);
     }
 }

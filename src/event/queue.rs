@@ -169,13 +169,14 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evgen::Recipient;
     use crate::evgen::domain_death::{Change, Report};
 
     const SHUTDOWN: u64 = 1 << 1;
     const DEATH: u64 = 1 << 2;
 
     fn event(domid: u32, change: Change) -> Event {
-        Event::from_report(&Report { domid, uuid: [0; 16], user: 0, change }).unwrap()
+        Event::from_report(&Report { domid, uuid: [0; 16], user: 0, recipient: Recipient::OWN, change }).unwrap()
     }
 
     fn queue() -> Queue {

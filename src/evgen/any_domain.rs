@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
+use super::Recipient;
 use super::domain_death::{Change, Report};
 use super::domain_state::{Life, wants};
 use super::monitor::Key;
@@ -31,7 +32,7 @@ impl AnyDomain {
     fn look(&mut self, found: &[DomainInfo], tell: &mut dyn FnMut(Report)) {
         let mut say = |domid, uuid, change| {
             if wants(self.states, change) {
-                tell(Report { domid, uuid, user: self.user, change });
+                tell(Report { domid, uuid, user: self.user, recipient: Recipient::OWN, change });
             }
         };
         let mut known = std::mem::replace(&mut self.lives, Vec::with_capacity(found.len())).into_iter().peekable();

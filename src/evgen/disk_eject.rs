@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Recipient;
 use super::vbd::{Backend, Frontend, c_value};
 
 /// The value of the node by which a guest says so.
@@ -72,6 +73,8 @@ pub struct DiskEject {
     pub domid: u32,
     /// The owner's own value.
     pub user: u64,
+    /// Who the owner is.
+    pub recipient: Recipient,
     /// The disk's name as the owner gave it.
     pub vdev: CString,
     /// The disk's name in xenstore when the generator was made, if it was there.
@@ -192,6 +195,13 @@ impl Drives {
         Some(Some((id, frontend)))
     }
 
+    /// Removes all generators of a recipient's; the drives whose watches have to be taken away.
+    pub fn remove_all_of(&mut self, recipient: Recipient) -> Vec<(DriveId, Frontend)> {
+        let all = self.drives.values().flat_map(|drive| &drive.generators);
+        let keys: Vec<Key> = all.filter(|(_, it)| it.recipient == recipient).map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.remove(key)?).collect()
+    }
+
     /// How many generators there are.
     pub fn len(&self) -> usize {
         self.by_key.len()
@@ -283,7 +293,7 @@ mod tests {
     const UNACKNOWLEDGED: Seen = Seen::Ejection { backend: Some(BACKEND), acknowledged: false };
 
     fn generator(user: u64) -> DiskEject {
-        DiskEject { domid: 5, user, vdev: c"hdc".into(), dev: None }
+        DiskEject { domid: 5, user, recipient: Recipient::OWN, vdev: c"hdc".into(), dev: None }
     }
 
     /// One drive with one generator.
@@ -380,6 +390,19 @@ mod tests {
         assert_eq!(look(&mut drives, id, ACKNOWLEDGED), [2]);
         assert_eq!(drives.remove(second), Some(Some((id, DRIVE))));
         assert!(!drives.contains(id) && !drives.is_empty());
+    }
+
+    #[test]
+    fn a_recipient_is_removed_with_all_generators_and_the_drives_that_were_its_own_alone() {
+        let (mut drives, id, _) = watched();
+        let recipient = Recipient::subscriber(0).unwrap();
+        for (frontend, user) in [(DRIVE, 2), (OTHER, 3), (OTHER, 4)] {
+            drives.insert(frontend, DiskEject { recipient, ..generator(user) });
+        }
+        let other = drives.by_frontend[&OTHER];
+        assert_eq!(drives.remove_all_of(recipient), [(other, OTHER)]);
+        assert_eq!((drives.len(), drives.watched_count()), (1, 1));
+        assert_eq!(look(&mut drives, id, ACKNOWLEDGED), [1]);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!    └── a suspended domain counts as running: it is expected to run again or to die
 //! ```
 
+use super::Recipient;
 use super::monitor::Generator;
 use crate::abi::*;
 use crate::xen::hypervisor::DomainInfo;
@@ -74,6 +75,8 @@ pub struct Report {
     pub uuid: [u8; 16],
     /// The owner's own value.
     pub user: u64,
+    /// Who the owner is.
+    pub recipient: Recipient,
     /// What happened.
     pub change: Change,
 }
@@ -84,13 +87,19 @@ pub struct DomainDeath {
     user: u64,
     uuid: [u8; 16],
     domid: u32,
+    recipient: Recipient,
     said: Said,
 }
 
 impl DomainDeath {
     /// One that has said nothing yet.
-    pub fn new(domid: u32, user: u64) -> Self {
-        DomainDeath { user, uuid: [0; 16], domid, said: Said::Nothing }
+    pub fn new(domid: u32, user: u64, recipient: Recipient) -> Self {
+        DomainDeath { user, uuid: [0; 16], domid, recipient, said: Said::Nothing }
+    }
+
+    /// Whom it speaks to.
+    pub fn recipient(&self) -> Recipient {
+        self.recipient
     }
 
     /// Takes in a look at the domain, `None` if there is no such domain.
@@ -116,7 +125,7 @@ impl DomainDeath {
             (Said::Shutdown, Some(_)) => return None,
         };
         self.said = said;
-        Some(Report { domid: self.domid, uuid: self.uuid, user: self.user, change })
+        Some(Report { domid: self.domid, uuid: self.uuid, user: self.user, recipient: self.recipient, change })
     }
 }
 
@@ -158,55 +167,62 @@ mod tests {
     fn shutdown_then_death_once_each() {
         let looks = [running(), shut_down(3), shut_down(3), dying(3), dying(3), None, None];
         for rule in [SuspendRule::Hide, SuspendRule::Report] {
-            let changes = said(&mut DomainDeath::new(5, 0), rule, &looks);
+            let changes = said(&mut DomainDeath::new(5, 0, Recipient::OWN), rule, &looks);
             assert_eq!(changes, [Change::Shutdown(3), Change::Death]);
         }
     }
 
     #[test]
     fn shutdown_and_dying_in_one_look_is_death_alone() {
-        assert_eq!(said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &[dying(0), None]), [Change::Death]);
+        assert_eq!(
+            said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &[dying(0), None]),
+            [Change::Death]
+        );
     }
 
     #[test]
     fn poweroff_after_a_suspend_is_reported_and_the_suspend_is_not() {
         let looks = [shut_down(2), running(), shut_down(2), shut_down(2), running(), shut_down(0), None];
-        let changes = said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &looks);
+        let changes = said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &looks);
         assert_eq!(changes, [Change::Shutdown(0), Change::Death]);
     }
 
     #[test]
     fn poweroff_right_after_a_suspend_is_reported_though_the_resume_was_not_seen() {
-        let changes = said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &[shut_down(2), shut_down(1)]);
+        let changes =
+            said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &[shut_down(2), shut_down(1)]);
         assert_eq!(changes, [Change::Shutdown(1)]);
     }
 
     #[test]
     fn a_domain_that_runs_again_can_shut_down_again() {
         let looks = [shut_down(5), running(), shut_down(0), None];
-        let changes = said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &looks);
+        let changes = said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &looks);
         assert_eq!(changes, [Change::Shutdown(5), Change::Shutdown(0), Change::Death]);
     }
 
     #[test]
     fn the_old_rule_reports_the_suspend_and_loses_the_poweroff() {
         let looks = [shut_down(2), running(), shut_down(0), None];
-        let changes = said(&mut DomainDeath::new(5, 0), SuspendRule::Report, &looks);
+        let changes = said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Report, &looks);
         assert_eq!(changes, [Change::Shutdown(2), Change::Death]);
     }
 
     #[test]
     fn death_of_a_suspended_domain_is_reported() {
-        assert_eq!(said(&mut DomainDeath::new(5, 0), SuspendRule::Hide, &[shut_down(2), dying(2)]), [Change::Death]);
+        assert_eq!(
+            said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &[shut_down(2), dying(2)]),
+            [Change::Death]
+        );
     }
 
     #[test]
     fn the_uuid_is_remembered_for_the_death() {
-        let mut generator = DomainDeath::new(5, 9);
+        let mut generator = DomainDeath::new(5, 9, Recipient::OWN);
         assert_eq!(generator.look(running().as_ref(), SuspendRule::Hide), None);
         let uuid = DomainInfo::alive(5).uuid();
         assert_ne!(uuid, [0; 16]);
-        let report = Report { domid: 5, uuid, user: 9, change: Change::Death };
+        let report = Report { domid: 5, uuid, user: 9, recipient: Recipient::OWN, change: Change::Death };
         assert_eq!(generator.look(None, SuspendRule::Hide), Some(report));
     }
 }

@@ -31,6 +31,7 @@
 //! The processor time tells too whether a domain that has shut down, and has another UUID now, is another: a toolstack that
 //! preserves a crashed domain, to start a new one in its place, gives its UUID to the new one.
 
+use super::Recipient;
 use super::domain_death::{Change, REASON_SUSPEND, Report};
 use super::monitor::Generator;
 use crate::abi::*;
@@ -178,7 +179,13 @@ impl Generator for DomainState {
 
     fn take_in(&mut self, info: Option<&DomainInfo>, (): (), mut tell: impl FnMut(Report)) {
         for change in self.life.look(info).into_iter().flatten().filter(|change| wants(self.states, *change)) {
-            tell(Report { domid: self.domid, uuid: self.life.uuid, user: self.user, change });
+            tell(Report {
+                domid: self.domid,
+                uuid: self.life.uuid,
+                user: self.user,
+                recipient: Recipient::OWN,
+                change,
+            });
         }
     }
 }

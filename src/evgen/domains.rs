@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 use nix::errno::Errno;
 
+use super::Recipient;
 use super::any_domain::AnyDomains;
 use super::domain_death::{Change, Report, SuspendRule};
 use super::domain_state::DomainState;
@@ -40,8 +41,19 @@ impl Domains {
     }
 
     /// Adds a generator of shutdown and death.
+    #[cfg(test)]
     pub fn add_death(&mut self, domid: u32, user: u64) -> Key {
-        self.deaths.insert(domid, user)
+        self.add_death_for(Recipient::OWN, domid, user)
+    }
+
+    /// Adds a generator of shutdown and death, for a recipient.
+    pub fn add_death_for(&mut self, recipient: Recipient, domid: u32, user: u64) -> Key {
+        self.deaths.insert_for(recipient, domid, user)
+    }
+
+    /// Removes all generators of a recipient's.
+    pub fn remove_all_of(&mut self, recipient: Recipient) {
+        self.deaths.remove_all_of(recipient);
     }
 
     /// Removes one; whether there was one.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
+use super::Recipient;
 use super::domain_death::{DomainDeath, Report, SuspendRule};
 use super::domain_state::DomainState;
 use super::questions::{Answer, FEW, Questions};
@@ -130,7 +131,21 @@ impl Monitor {
 
     /// Adds a generator.
     pub fn insert(&mut self, domid: u32, user: u64) -> Key {
-        self.add(domid, DomainDeath::new(domid, user))
+        self.insert_for(Recipient::OWN, domid, user)
+    }
+
+    /// The same for this recipient.
+    pub fn insert_for(&mut self, recipient: Recipient, domid: u32, user: u64) -> Key {
+        self.add(domid, DomainDeath::new(domid, user, recipient))
+    }
+
+    /// Removes all generators of a recipient's.
+    pub fn remove_all_of(&mut self, recipient: Recipient) {
+        let all = self.generators.since(Key::first_of(0));
+        let keys: Vec<Key> = all.filter(|(_, it)| it.recipient() == recipient).map(|(key, _)| key).collect();
+        for key in keys {
+            self.remove(key);
+        }
     }
 }
 
@@ -556,6 +571,23 @@ pub(crate) mod tests {
         monitor.insert(1, 0);
         assert!(!monitor.remove(key));
         assert!(!monitor.is_empty());
+    }
+
+    #[test]
+    fn each_speaks_to_its_recipient_and_a_recipient_is_removed_with_all_that_is_its_own() {
+        let mut monitor = Monitor::default();
+        let other = Recipient::subscriber(0).unwrap();
+        for domid in 1..=3 {
+            monitor.insert(domid, 0);
+            monitor.insert_for(other, domid, 1);
+        }
+        monitor.insert_for(other, 4, 1);
+        let mut reports = Vec::new();
+        monitor.scan(&mut Table::of([2, 3, 4]), &mut |_, r| reports.push((r.domid, r.recipient))).unwrap();
+        assert_eq!(reports, [(1, other), (1, Recipient::OWN)]);
+        monitor.remove_all_of(other);
+        assert_eq!((monitor.len(), monitor.domains()), (3, 3));
+        assert_eq!(scan(&mut monitor, &mut Table::default()), [(2, 0, Change::Death), (3, 0, Change::Death)]);
     }
 
     #[test]

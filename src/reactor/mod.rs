@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Everything that a context waits for is in the inner epoll, level-triggered. Two kinds of waiters look at it: the
-//! application's own loop through the outer epoll, the only descriptor that it ever sees, and at most one thread inside
-//! `libxl_event_wait`. Each kind has a wake-up of its own, for "look at the queue": only its own kind takes it back, so
+//! application's own loop through the outer epoll, the only descriptor that it ever sees, and at most one thread that waits
+//! for an event. Each kind has a wake-up of its own, for "look at your queue": only its own kind takes it back, so
 //! neither can swallow the other's. What a kind of waiter needs is made when the first of its kind turns up: most programs
 //! have one kind.
 //!
@@ -21,10 +21,13 @@
 //! 2. Sources are level-triggered, and only under the context's lock is a source's readiness taken away, by a turn that
 //!    does what it asked for; that may be another context's turn (`context::neighbours`). A waiter that goes back to sleep
 //!    because another thread was quicker has missed nothing but work.
-//! 3. Work done by another thread matters to a waiter only if it queued an event, and whoever queues one raises the
-//!    wake-ups of both kinds under the same lock. A wake-up is taken back only by its kind, under that lock, before it
+//! 3. Work done by another thread matters to a waiter only if it queued an event, in whichever inbox, and whoever queues
+//!    one raises the wake-ups of both kinds under the same lock; who calls a wait off, or frees whom it is for, raises the
+//!    waiting thread's. A wake-up is taken back only by its kind, under that lock, before it
 //!    looks at the queue: an event queued before the look is seen, one queued after it raises the wake-up again.
-//! 4. More threads in `libxl_event_wait` wait for the first to leave the descriptors to them (`context::retrieval`).
+//! 4. More threads that wait do so for the first to leave the descriptors to them, whatever makes it leave
+//!    (`context::waiting`).
+//! 5. A thread whose time has passed takes a turn, and looks once more, before it says so.
 //!
 //! `context::liveness` explores every order of these steps.
 
@@ -171,12 +174,12 @@ impl Reactor {
         })
     }
 
-    /// Sleeps until a source is ready, the waiter's wake-up is raised, or a signal is caught. After
-    /// [`Reactor::prepare_wait`].
-    pub fn wait(&self) {
+    /// Sleeps until a source is ready, the waiter's wake-up is raised, a signal is caught, or this time has passed, if one is
+    /// given. It may wake earlier than that, but not by rounding. After [`Reactor::prepare_wait`].
+    pub fn wait(&self, at_most: Option<Duration>) {
         let fds = [Some(self.inner.0.as_fd()), self.waiter.get().map(AsFd::as_fd)];
         let mut fds = fds.map(|fd| PollFd::new(fd.unwrap_or(self.inner.0.as_fd()), PollFlags::POLLIN));
-        match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+        match nix::poll::poll(&mut fds, at_most.map_or(PollTimeout::NONE, poll_timeout)) {
             Ok(_) | Err(Errno::EINTR) => {}
             // ENOMEM is all that is left: give the system a moment rather than spin.
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
@@ -216,6 +219,11 @@ impl Reactor {
         let mut count = [0; 8];
         let _ = nix::unistd::read(&self.timer, &mut count);
     }
+}
+
+/// Rounded up: who woke earlier would spin until the time has really passed. As long as poll(2) can, if it is longer.
+fn poll_timeout(time: Duration) -> PollTimeout {
+    PollTimeout::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
 }
 
 fn interest(events: i16) -> EpollFlags {

@@ -29,7 +29,7 @@ fn a_source_that_is_added_during_the_wait_ends_it() {
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             about_to_wait.send(()).unwrap();
-            reactor.wait();
+            reactor.wait(None);
         });
         waits.recv().unwrap();
         reactor.add(ours.as_raw_fd(), libc::POLLIN, 42).unwrap();
@@ -47,7 +47,7 @@ fn each_kind_of_waiter_has_a_wake_up_of_its_own() {
     assert!(!readable(&reactor));
     reactor.wake_application();
     assert!(readable(&reactor));
-    reactor.wait();
+    reactor.wait(None);
     reactor.quiet_waiter();
     assert!(readable(&reactor));
     reactor.quiet_application();
@@ -59,7 +59,7 @@ fn the_timer_runs_out_also_for_a_time_that_is_past_or_zero() {
     let reactor = reactor();
     for deadline in [Duration::ZERO, now().saturating_sub(Duration::from_secs(1)), now() + Duration::from_millis(5)] {
         reactor.set_timer(deadline);
-        reactor.wait();
+        reactor.wait(None);
         assert_eq!(reactor.ready().map(|ready| ready.token).collect::<Vec<_>>(), [TIMER]);
         reactor.quiet_timer();
         assert!(!readable(&reactor));
@@ -94,4 +94,16 @@ fn what_nobody_has_asked_for_is_not_made() {
     reactor.open_fd().unwrap();
     assert_eq!(reactor.descriptors().count(), 5);
     assert!(!readable(&reactor));
+}
+
+#[test]
+fn a_wait_ends_when_its_time_has_passed_and_never_by_rounding_before() {
+    let reactor = reactor();
+    for time in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(1500)] {
+        let begin = now();
+        reactor.wait(Some(time));
+        assert!(now() >= begin + time);
+    }
+    assert_eq!(poll_timeout(Duration::from_nanos(1)), PollTimeout::from(1u8));
+    assert_eq!(poll_timeout(Duration::MAX), PollTimeout::MAX);
 }
