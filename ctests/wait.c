@@ -440,9 +440,9 @@ TEST_OF_OURS(a_wait_on_another_context_goes_on)
     libxl_ctx *ctx = open_context(), *other = open_context();
     pthread_t thread = start(wait_until_aborted, ctx);
 
-    cancel(other);
     enable(other, NOBODY, 1);
     expect_death(other, NOBODY, 1);
+    cancel(other);
     expect_aborted(other, -1);
     cancel(ctx);
     finish(thread);

@@ -18,6 +18,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/select.h>
+#include <sys/time.h>
 
 #include "libxl_event.h"
 
@@ -100,9 +102,9 @@ struct xlevent_stats {
      * events and timeouts: somebody spins.
      */
     uint64_t turns;
-    /** Events that are in the queue now. */
+    /** Events that are in the context's own queue now; those of subscribers are not counted here. */
     uint64_t events_queued;
-    /** The most events that the queue ever held. */
+    /** The most events that it ever held. */
     uint64_t events_queued_most;
     /** Whether xenstored is watched now: 1; or 0 while there are no generators, or while xenstored is away. */
     uint64_t watching;
@@ -512,6 +514,146 @@ int xlevent_get_fd(libxl_ctx *ctx);
 int xlevent_dispatch(libxl_ctx *ctx,
                      const struct xlevent_handler *handlers,
                      void *user);
+
+/**
+ * What the hooks of one context have registered: descriptors and timeouts, for a program that calls poll(2) or select(2)
+ * itself.
+ *
+ *     xlevent_pollset_new(ctx, NULL, NULL, &set);
+ *     libxl_osevent_register_hooks(ctx, xlevent_pollset_hooks(), set);
+ *     for (;;) {
+ *         nfds = ROOM, timeout_ms = -1;
+ *         xlevent_pollset_beforepoll(set, &nfds, fds, &timeout_ms);
+ *         poll(fds, nfds, timeout_ms);
+ *         xlevent_pollset_afterpoll(set, nfds, fds);
+ *         ... libxl_event_check or xlevent_dispatch ...
+ *     }
+ *
+ * With this library a context has one descriptor, and xlevent_get_fd is simpler. The set is for programs that also run with
+ * a libxenlight alone, which registers several descriptors, and timeouts, and changes them from whatever thread calls it:
+ * one that waits meanwhile is woken. For that purpose the set has a descriptor of its own, which comes first.
+ *
+ * The handle is not an address: compare it, pass it on, nothing else.
+ */
+struct xlevent_pollset;
+
+/**
+ * Makes an empty set for a context.
+ *
+ * Whoever made the context is told what has become ready: `occurred_fd` and `occurred_timeout` are
+ * libxl_osevent_occurred_fd and libxl_osevent_occurred_timeout of that library. NULL for both means those of this one; a
+ * program for which libxenlight alone answers, with this library linked after it, names them, and the linker knows which they
+ * are.
+ *
+ * Returns 0 and a handle in `*set_r`; ERROR_INVAL for a NULL `ctx` or `set_r`, or if one of the functions alone is NULL;
+ * ERROR_FAIL if there is no descriptor to be had. On an error `*set_r` is as it was.
+ *
+ * # Safety
+ *
+ * `set_r` is NULL or points to a writable pointer. The functions may be called with `ctx` as long as the set is used.
+ */
+int xlevent_pollset_new(libxl_ctx *ctx,
+                        void (*occurred_fd)(libxl_ctx *ctx,
+                                            void *for_libxl,
+                                            int fd,
+                                            short events,
+                                            short revents),
+                        void (*occurred_timeout)(libxl_ctx *ctx, void *for_libxl),
+                        struct xlevent_pollset **set_r);
+
+/**
+ * Ends a set. Free the context first, which may call the hooks until then; a registration that comes later is refused.
+ *
+ * A NULL or unknown `set` does nothing; an unknown one is logged.
+ *
+ * # Safety
+ *
+ * No requirement: the handle is looked up, not followed.
+ */
+void xlevent_pollset_free(struct xlevent_pollset *set);
+
+/**
+ * The hooks to give to libxl_osevent_register_hooks, with the set as `user`. They live as long as the process.
+ *
+ * # Safety
+ *
+ * No requirement.
+ */
+const libxl_osevent_hooks *xlevent_pollset_hooks(void);
+
+/**
+ * Says what to wait for with poll(2).
+ *
+ * On entry `*nfds_io` is how many entries there are at `fds`, on return how many are needed, which are then filled in if
+ * there was room. `*timeout_upd`, in milliseconds with negative for infinite, is what the application will give to poll; it
+ * is shortened to the next timeout. One thread at a time waits for a set.
+ *
+ * Returns 0; ERROR_BUFFERFULL if there was not enough room; ERROR_INVAL for a NULL or unknown `set`, a NULL `nfds_io` or
+ * `timeout_upd`, or a NULL `fds` with `*nfds_io` greater than 0.
+ *
+ * # Safety
+ *
+ * `nfds_io` and `timeout_upd` are NULL or point to an int; `fds` is NULL or points to `*nfds_io` writable entries.
+ */
+int xlevent_pollset_beforepoll(struct xlevent_pollset *set,
+                               int *nfds_io,
+                               struct pollfd *fds,
+                               int *timeout_upd);
+
+/**
+ * Does what is to be done after poll(2): tells the library what has become ready, and which timeouts have passed.
+ *
+ * `fds[0 .. nfds]` is what xlevent_pollset_beforepoll filled in and poll went over; entries of others among them do no harm.
+ * With `nfds` 0 only timeouts are looked at. The library may call back from inside.
+ *
+ * Returns 0, or ERROR_INVAL for a NULL or unknown `set`, or a NULL `fds` with `nfds` greater than 0.
+ *
+ * # Safety
+ *
+ * `fds` is NULL or points to `nfds` entries.
+ */
+int xlevent_pollset_afterpoll(struct xlevent_pollset *set,
+                              int nfds,
+                              const struct pollfd *fds);
+
+/**
+ * Says what to wait for with select(2).
+ *
+ * Adds to the three sets, and raises `*nfds_io`, which is what select wants as its first argument, as needed: both may hold
+ * what the application itself waits for. `*timeout_io` is the pointer that will be given to select, NULL for no limit; if
+ * that would be too long for the next timeout, it is replaced by `room`, with the shorter time in it.
+ *
+ * Returns 0; ERROR_BUFFERFULL if a descriptor is too high for select (FD_SETSIZE and above): use poll; ERROR_INVAL for a NULL
+ * or unknown `set` or another NULL argument. On an error nothing has been changed.
+ *
+ * # Safety
+ *
+ * The pointers are NULL or point to what their types say, `*timeout_io` too.
+ */
+int xlevent_pollset_beforeselect(struct xlevent_pollset *set,
+                                 int *nfds_io,
+                                 fd_set *readfds,
+                                 fd_set *writefds,
+                                 fd_set *exceptfds,
+                                 struct timeval **timeout_io,
+                                 struct timeval *room);
+
+/**
+ * Does what is to be done after select(2), as xlevent_pollset_afterpoll does after poll.
+ *
+ * The sets are as select has left them. If it has failed they mean nothing: then pass NULL for each, and only timeouts are
+ * looked at.
+ *
+ * Returns 0, or ERROR_INVAL for a NULL or unknown `set`.
+ *
+ * # Safety
+ *
+ * Each of the sets is NULL or points to one.
+ */
+int xlevent_pollset_afterselect(struct xlevent_pollset *set,
+                                const fd_set *readfds,
+                                const fd_set *writefds,
+                                const fd_set *exceptfds);
 
 #ifdef __cplusplus
 }

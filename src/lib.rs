@@ -13,6 +13,7 @@
 //! | [`childproc`] | child processes: who owns SIGCHLD, who reaps, and our own |
 //! | [`event`] | events, and the queue they wait in |
 //! | [`reactor`] | the one place that waits: epoll, timerfd, eventfd |
+//! | [`pollset`] | what hooks have registered, for programs that call poll(2) themselves |
 //! | [`xen`] | all that touches Xen: libxenstore, libxenctrl, xentoollog |
 //! | `companion` | the functions of a real libxenlight in the process |
 //! | `forkguard` | keeps forks out of moments that a child could not deal with |
@@ -39,6 +40,7 @@ pub mod error;
 pub mod event;
 pub mod evgen;
 mod forkguard;
+pub mod pollset;
 pub mod reactor;
 pub mod stats;
 pub mod xen;

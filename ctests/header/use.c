@@ -171,6 +171,34 @@ static int share(struct app *app, uint32_t domid)
     return rc == ERROR_ABORTED ? 0 : rc;
 }
 
+static struct xlevent_pollset *set;
+
+/* A round of a loop with poll, and one with select. */
+static int go_round(libxl_ctx *ctx)
+{
+    struct timeval room, *limit = NULL;
+    struct pollfd fds[4];
+    fd_set readable, writable, exceptional;
+    int nfds = 4, timeout_ms = 0, rc;
+
+    rc = xlevent_pollset_new(ctx, libxl_osevent_occurred_fd, libxl_osevent_occurred_timeout, &set);
+    if (rc)
+        return rc;
+    libxl_osevent_register_hooks(ctx, xlevent_pollset_hooks(), set);
+    rc = xlevent_pollset_beforepoll(set, &nfds, fds, &timeout_ms);
+    if (rc == 0 && poll(fds, (nfds_t)nfds, timeout_ms) >= 0)
+        rc = xlevent_pollset_afterpoll(set, nfds, fds);
+    FD_ZERO(&readable);
+    FD_ZERO(&writable);
+    FD_ZERO(&exceptional);
+    nfds = 0;
+    if (rc == 0)
+        rc = xlevent_pollset_beforeselect(set, &nfds, &readable, &writable, &exceptional, &limit, &room);
+    if (rc == 0 && select(nfds, &readable, &writable, &exceptional, limit) >= 0)
+        rc = xlevent_pollset_afterselect(set, &readable, &writable, &exceptional);
+    return rc;
+}
+
 static void count(libxl_ctx *ctx)
 {
     struct xlevent_stats stats;
@@ -184,7 +212,7 @@ static void count(libxl_ctx *ctx)
     app.fd.fd = xlevent_get_fd(ctx);
     app.fd.events = POLLIN;
     if (app.fd.fd >= 0 && poll(&app.fd, 1, 1000) >= 0 && xlevent_dispatch(ctx, handlers, &app) >= 0)
-        printf("%d deaths, %d\n", app.events, share(&app, 1));
+        printf("%d deaths, %d, %d\n", app.events, share(&app, 1), go_round(ctx));
 }
 
 /* What becomes of all domains, until the first has died. */
@@ -352,5 +380,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "error %d\n", rc);
     count(app.ctx);
     libxl_ctx_free(app.ctx);
+#ifdef WITH_EXTENSIONS
+    xlevent_pollset_free(set);
+#endif
     return rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }

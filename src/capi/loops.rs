@@ -49,14 +49,14 @@ pub unsafe extern "C" fn xlevent_get_fd(ctx: *mut libxl_ctx) -> c_int {
 }
 
 /// Stands in a table of handlers for all types of event that the table does not name, and ends it.
-pub const XLEVENT_ALL_OTHERS: libxl_event_type = 0;
+pub const XLEVENT_ALL_OTHERS: u32 = 0;
 
 /// An entry of a table of handlers, for xlevent_dispatch.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct xlevent_handler {
     /// The type of event, LIBXL_EVENT_TYPE_...; in the last entry XLEVENT_ALL_OTHERS.
-    pub r#type: libxl_event_type,
+    pub r#type: u32,
     /// Deals with an event of that type. The event stays the library's and is freed after the return: don't free it, and
     /// copy what is to be kept. NULL leaves events of that type in the queue.
     pub handle: Option<unsafe extern "C" fn(user: *mut c_void, event: *const libxl_event)>,
@@ -128,7 +128,7 @@ unsafe fn table<'table>(handlers: *const xlevent_handler) -> &'table [xlevent_ha
 }
 
 /// The types that a table has a handler for; or one of it that is none.
-fn mask(handlers: &[xlevent_handler]) -> Result<u64, libxl_event_type> {
+fn mask(handlers: &[xlevent_handler]) -> Result<u64, u32> {
     let (mut named, mut handled) = (0, 0);
     for handler in handlers {
         let bits = match handler.r#type {
@@ -149,7 +149,7 @@ mod tests {
 
     unsafe extern "C" fn nothing(_user: *mut c_void, _event: *const libxl_event) {}
 
-    fn entry(event_type: libxl_event_type, handled: bool) -> xlevent_handler {
+    fn entry(event_type: u32, handled: bool) -> xlevent_handler {
         xlevent_handler { r#type: event_type, handle: if handled { Some(nothing) } else { None } }
     }
 
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_is_no_type_is_refused() {
-        for event_type in [64, libxl_event_type::MAX] {
+        for event_type in [64, u32::MAX] {
             assert_eq!(mask(&[entry(event_type, true), entry(XLEVENT_ALL_OTHERS, true)]), Err(event_type));
         }
     }

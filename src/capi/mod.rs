@@ -27,6 +27,7 @@ mod handle;
 pub mod loops;
 pub mod osevent;
 pub mod state;
+pub mod pollset;
 pub mod stats;
 pub mod wait;
 

@@ -72,9 +72,9 @@ pub struct xlevent_stats {
     /// events and timeouts: somebody spins.
     pub turns: u64,
 
-    /// Events that are in the queue now.
+    /// Events that are in the context's own queue now; those of subscribers are not counted here.
     pub events_queued: u64,
-    /// The most events that the queue ever held.
+    /// The most events that it ever held.
     pub events_queued_most: u64,
     /// Whether xenstored is watched now: 1; or 0 while there are no generators, or while xenstored is away.
     pub watching: u64,
