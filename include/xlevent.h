@@ -447,19 +447,19 @@ int xlevent_subscriber_wait_cancel(libxl_ctx *ctx,
  * For programs with a loop of their own, as an alternative to libxl_osevent_beforepoll and to hooks.
  */
 
+/** Stands in a table of handlers for all types of event that the table does not name, and ends it. */
+#define XLEVENT_ALL_OTHERS 0
+
 /** An entry of a table of handlers, for xlevent_dispatch. */
 struct xlevent_handler {
     /** The type of event, LIBXL_EVENT_TYPE_...; in the last entry XLEVENT_ALL_OTHERS. */
-    libxl_event_type type;
+    uint32_t type;
     /**
      * Deals with an event of that type. The event stays the library's and is freed after the return: don't free it, and
      * copy what is to be kept. NULL leaves events of that type in the queue.
      */
     void (*handle)(void *user, const libxl_event *event);
 };
-
-/** Stands in a table of handlers for all types of event that the table does not name, and ends it. */
-#define XLEVENT_ALL_OTHERS 0
 
 /**
  * Gives the one descriptor that a context's work announces itself by, for epoll, libuv, GLib, select or an async runtime.
@@ -515,9 +515,8 @@ int xlevent_dispatch(libxl_ctx *ctx,
                      const struct xlevent_handler *handlers,
                      void *user);
 
-/**
- * What the hooks of one context have registered: descriptors and timeouts, for a program that calls poll(2) or select(2)
- * itself.
+/*
+ * With poll(2) and hooks, a program goes round like this:
  *
  *     xlevent_pollset_new(ctx, NULL, NULL, &set);
  *     libxl_osevent_register_hooks(ctx, xlevent_pollset_hooks(), set);
@@ -528,6 +527,11 @@ int xlevent_dispatch(libxl_ctx *ctx,
  *         xlevent_pollset_afterpoll(set, nfds, fds);
  *         ... libxl_event_check or xlevent_dispatch ...
  *     }
+ */
+
+/**
+ * What the hooks of one context have registered: descriptors and timeouts, for a program that calls poll(2) or select(2)
+ * itself.
  *
  * With this library a context has one descriptor, and xlevent_get_fd is simpler. The set is for programs that also run with
  * a libxenlight alone, which registers several descriptors, and timeouts, and changes them from whatever thread calls it:

@@ -24,16 +24,6 @@ use crate::xen::log::{Level, Line};
 /// What the hooks of one context have registered: descriptors and timeouts, for a program that calls poll(2) or select(2)
 /// itself.
 ///
-///     xlevent_pollset_new(ctx, NULL, NULL, &set);
-///     libxl_osevent_register_hooks(ctx, xlevent_pollset_hooks(), set);
-///     for (;;) {
-///         nfds = ROOM, timeout_ms = -1;
-///         xlevent_pollset_beforepoll(set, &nfds, fds, &timeout_ms);
-///         poll(fds, nfds, timeout_ms);
-///         xlevent_pollset_afterpoll(set, nfds, fds);
-///         ... libxl_event_check or xlevent_dispatch ...
-///     }
-///
 /// With this library a context has one descriptor, and xlevent_get_fd is simpler. The set is for programs that also run with
 /// a libxenlight alone, which registers several descriptors, and timeouts, and changes them from whatever thread calls it:
 /// one that waits meanwhile is woken. For that purpose the set has a descriptor of its own, which comes first.
