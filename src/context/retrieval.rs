@@ -108,26 +108,28 @@ impl Context {
                 // is who drops a subscriber's queue; a predicate that takes events itself ends the batch.
                 batch.extend(run.iter().map(|(serial, event)| (*serial, unsafe { event.alias() })));
             });
-            if batch.is_empty() {
+            let Some(mut last) = batch.last().map(|(serial, _)| *serial) else {
                 *seen = queue.end();
                 return None;
-            }
+            };
             drop(state);
             let taken = retrieval.taken.get();
             for (serial, event) in &batch {
-                *seen = serial + 1;
                 if examining.inner && retrieval.examines(which.mark(), *serial) {
                     continue;
                 }
                 examining.look_at(*serial);
                 if predicate(event) {
+                    *seen = serial + 1;
                     retrieval.count_taken();
                     return which.inbox_mut(&mut self.state.lock())?.queue.take(*serial);
                 }
                 if retrieval.taken.get() != taken {
+                    last = *serial;
                     break;
                 }
             }
+            *seen = last + 1;
             batch.clear();
         }
     }
