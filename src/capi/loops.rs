@@ -101,9 +101,7 @@ pub unsafe extern "C" fn xlevent_dispatch(
         };
         let count = context.dispatch(mask, &mut |event: Event| {
             let event_type = event.event_type();
-            let wanted = |handler: &&xlevent_handler| {
-                matches!(handler.r#type, XLEVENT_ALL_OTHERS) || handler.r#type == event_type
-            };
+            let wanted = |handler: &&xlevent_handler| [event_type, XLEVENT_ALL_OTHERS].contains(&handler.r#type);
             if let Some(handle) = handlers.iter().find(wanted).and_then(|handler| handler.handle) {
                 // SAFETY: the application's function; the event lives until after the call.
                 unsafe { handle(user, event.as_ptr()) };

@@ -337,7 +337,8 @@ pub unsafe extern "C" fn xlevent_pollset_beforeselect(
             unsafe { *nfds_io = (*nfds_io).max(fd + 1) };
         }
         if let Some(until) = until {
-            let left = until.saturating_sub(time_of_day());
+            // Rounded up, as for poll: who wakes before the time would go round for nothing.
+            let left = until.saturating_sub(time_of_day()) + Duration::from_nanos(999);
             // SAFETY: not null; and what it points to, if that isn't null either, is a time.
             let given = unsafe { (*timeout_io).as_ref() }.map(|given| duration(*given));
             if given.is_none_or(|given| left < given) {
