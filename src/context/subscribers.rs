@@ -339,6 +339,9 @@ mod tests {
             let waiters: Vec<_> = (0..3)
                 .map(|_| scope.spawn(|| context.subscriber_wait(subscriber, 0, None, None).unwrap_err()))
                 .collect();
+            while !context.state.lock().polling {
+                std::thread::yield_now();
+            }
             context.remove_subscriber(subscriber).unwrap();
             for waiter in waiters {
                 assert!(matches!(waiter.join().unwrap(), Error::Invalid(_)));
