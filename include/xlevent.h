@@ -245,6 +245,32 @@ typedef struct libxl__evgen_domain_state libxl_evgen_domain_state;
  * domain can have, a `states` that is 0 or has other bits; otherwise as libxl_evenable_domain_death. On an error nothing is
  * left behind, `*evgen_out` is as it was, and a later try may succeed. May be called from any thread and from event
  * callbacks.
+ *
+ * # Safety
+ *
+ * `evgen_out` is NULL or points to a writable pointer.
+ */
+int libxl_evenable_domain_state(libxl_ctx *ctx,
+                                uint32_t domid,
+                                uint64_t states,
+                                libxl_ev_user user,
+                                libxl_evgen_domain_state **evgen_out);
+
+/**
+ * Stops a generator of domain states, and makes its handle invalid.
+ *
+ * As libxl_evdisable_domain_death: events that it has produced are still delivered, NULL does nothing, and an unknown
+ * handle, that of another kind of generator too, is logged and ignored. May be called from any thread and from event
+ * callbacks.
+ *
+ * # Safety
+ *
+ * No requirement beyond those of all functions: the handle is looked up, not followed.
+ */
+void libxl_evdisable_domain_state(libxl_ctx *ctx,
+                                  libxl_evgen_domain_state *evgen);
+
+/*
  * ==== Waiting, and subscribers ====
  *
  * For threads that wait for events: with a time-out, and so that they can be stopped. And for several users of one
@@ -350,25 +376,6 @@ int xlevent_subscriber_free(libxl_ctx *ctx,
  *
  * `evgen_out` is NULL or points to a writable pointer.
  */
-int libxl_evenable_domain_state(libxl_ctx *ctx,
-                                uint32_t domid,
-                                uint64_t states,
-                                libxl_ev_user user,
-                                libxl_evgen_domain_state **evgen_out);
-
-/**
- * Stops a generator of domain states, and makes its handle invalid.
- *
- * As libxl_evdisable_domain_death: events that it has produced are still delivered, NULL does nothing, and an unknown
- * handle, that of another kind of generator too, is logged and ignored. May be called from any thread and from event
- * callbacks.
- *
- * # Safety
- *
- * No requirement beyond those of all functions: the handle is looked up, not followed.
- */
-void libxl_evdisable_domain_state(libxl_ctx *ctx,
-                                  libxl_evgen_domain_state *evgen);
 int xlevent_subscriber_evenable_domain_death(libxl_ctx *ctx,
                                              struct xlevent_subscriber *subscriber,
                                              uint32_t domid,

@@ -26,8 +26,8 @@ pub mod evgen;
 mod handle;
 pub mod loops;
 pub mod osevent;
-pub mod state;
 pub mod pollset;
+pub mod state;
 pub mod stats;
 pub mod wait;
 
