@@ -25,6 +25,16 @@ pub enum Error {
     BufferFull(usize),
     /// The application's own hook refused; the number is what it returned.
     Hook(i32),
+    /// There is no domain of this number.
+    DomainNotFound(u32),
+    /// There is no such thing; the text says what.
+    NotFound(String),
+    /// It has failed; the text says what and why.
+    Failed(String),
+    /// Somebody else did not answer in time; the text says who and what.
+    TimedOut(String),
+    /// It was called off.
+    Aborted,
     /// Not available in this wiring.
     NotImplemented(&'static str),
     /// A system call or a call of Xen's libraries failed.
@@ -61,6 +71,10 @@ impl fmt::Display for Error {
             Error::Version(version) => write!(f, "library version {version} was asked for, 0 is what there is"),
             Error::BufferFull(needed) => write!(f, "room for {needed} entries is needed"),
             Error::Hook(rc) => write!(f, "the application's hook refused with {rc}"),
+            Error::DomainNotFound(domid) => write!(f, "there is no domain {domid}"),
+            Error::NotFound(what) => write!(f, "there is no {what}"),
+            Error::Failed(what) | Error::TimedOut(what) => f.write_str(what),
+            Error::Aborted => f.write_str("it was called off"),
             Error::NotImplemented(what) => write!(f, "{what} needs libxenlight in the process"),
             Error::Os { what, .. } => f.write_str(what),
         }

@@ -18,6 +18,7 @@ use crate::stats::Asked;
 mod flags {
     pub const DYING: u32 = 1 << 0;
     pub const SHUTDOWN: u32 = 1 << 2;
+    pub const PAUSED: u32 = 1 << 3;
     pub const RUNNING: u32 = 1 << 5;
     pub const REASON_SHIFT: u32 = 16;
 }
@@ -41,6 +42,11 @@ impl DomainInfo {
     /// Neither being destroyed nor shut down.
     pub fn running(&self) -> bool {
         self.0.flags & (flags::DYING | flags::SHUTDOWN) == 0
+    }
+
+    /// Alive, and not paused by its toolstack: it can do its part in something.
+    pub fn takes_part(&self) -> bool {
+        self.running() && self.0.flags & flags::PAUSED == 0
     }
 
     /// Shut down, and why; `None` while it lives.

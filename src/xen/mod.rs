@@ -6,6 +6,7 @@
 pub mod hypervisor;
 pub mod log;
 pub mod store;
+pub mod transaction;
 mod xenctrl;
 
 /// Domids from here on (`DOMID_FIRST_RESERVED`) are never a domain's; hypercalls would read them as something else.

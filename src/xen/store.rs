@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
@@ -54,7 +55,10 @@ fn get_features_domain() -> Option<GetFeaturesDomain> {
 
 /// What xs_open gives. All of libxenstore's functions may be called from any thread.
 #[derive(Debug)]
-struct Handle(NonNull<xs_handle>);
+struct Handle {
+    raw: NonNull<xs_handle>,
+    serial: u64,
+}
 
 // SAFETY: libxenstore guards a handle with locks of its own.
 unsafe impl Send for Handle {}
@@ -64,7 +68,7 @@ unsafe impl Sync for Handle {}
 impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: opened by xs_open, closed once. Joins the reading thread.
-        undisturbed(|| unsafe { xs_close(self.0.as_ptr()) });
+        undisturbed(|| unsafe { xs_close(self.raw.as_ptr()) });
     }
 }
 
@@ -73,8 +77,8 @@ impl Drop for Handle {
 pub struct Connection(Arc<Handle>);
 
 impl Connection {
-    fn raw(&self) -> *mut xs_handle {
-        self.0.0.as_ptr()
+    pub(super) fn raw(&self) -> *mut xs_handle {
+        self.0.raw.as_ptr()
     }
 
     /// Whether the daemon of this connection lets single domains be watched. It is asked each time.
@@ -137,7 +141,7 @@ impl Connection {
 }
 
 /// The error of the libxenstore call that has just failed.
-fn failure(what: &str, path: &CStr) -> Error {
+pub(super) fn failure(what: &str, path: &CStr) -> Error {
     let errno = Errno::last();
     Error::os(format!("{what} {}", path.to_string_lossy()), errno)
 }
@@ -186,8 +190,15 @@ impl Store {
             // SAFETY: no preconditions.
             let handle = unsafe { xs_open(0) };
             let handle = NonNull::new(handle).ok_or_else(|| Error::os("connecting to xenstored", Errno::last()))?;
-            Ok(Store { connection: Connection(Arc::new(Handle(handle))), idle: None })
+            static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+            let handle = Handle { raw: handle, serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) };
+            Ok(Store { connection: Connection(Arc::new(handle)), idle: None })
         })
+    }
+
+    /// Tells this connection from all others of the process, before and after it.
+    pub fn serial(&self) -> u64 {
+        self.connection.0.serial
     }
 
     /// A share in the connection.
