@@ -150,6 +150,13 @@ impl Child {
         }
     }
 
+    /// Its time is up now.
+    pub fn hurry(&mut self) {
+        if let Stage::Running(_) = self.stage {
+            self.stage = Stage::Running(Some(now()));
+        }
+    }
+
     /// Reads what it has written, as much as a pipe holds. False when there will be no more.
     pub fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];

@@ -243,6 +243,15 @@ impl Context {
         ids.into_iter().for_each(|id| self.look(state, id, may_reap));
     }
 
+    /// A child is to end before its time: it is told to, and killed if it doesn't.
+    pub(super) fn hurry_child(&self, state: &mut State, pid: pid_t) {
+        let Some(id) = state.children.id_of(pid) else { return };
+        if let Some(running) = state.children.running.get_mut(&id) {
+            running.child.hurry();
+        }
+        self.look_at_child(state, id);
+    }
+
     /// From the outbox: who started a child is told of its end. There may be nothing left to wait for then.
     pub(super) fn child_done(&self, done: Completion, outcome: Outcome) {
         done(outcome);

@@ -6,7 +6,7 @@
 
 mod queue;
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::hint::black_box;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -47,6 +47,11 @@ pub enum Kind {
     DomainCreated,
     /// The guest has ejected the medium of a CD drive.
     DiskEject,
+    /// An operation has ended.
+    OperationComplete {
+        /// 0 or an error number.
+        rc: i32,
+    },
     /// Another of libxl's event types.
     Other(libxl_event_type),
 }
@@ -101,6 +106,17 @@ impl Event {
         if let Some(dev) = &generator.dev {
             disk.vdev = duplicate(dev)?;
         }
+        Some(event)
+    }
+
+    /// An event that tells of an operation's end; `None` if there is no memory for it.
+    pub fn of_operation(domid: u32, user: u64, rc: c_int) -> Option<Self> {
+        let mut event = Event::blank()?;
+        let raw = event.raw_mut();
+        raw.domid = domid;
+        raw.for_user = user;
+        raw.r#type = LIBXL_EVENT_TYPE_OPERATION_COMPLETE;
+        raw.u.operation_complete.rc = rc;
         Some(event)
     }
 
@@ -192,6 +208,10 @@ impl Event {
             LIBXL_EVENT_TYPE_DOMAIN_RUNNING => Kind::DomainRunning,
             LIBXL_EVENT_TYPE_DOMAIN_CREATED => Kind::DomainCreated,
             LIBXL_EVENT_TYPE_DISK_EJECT => Kind::DiskEject,
+            LIBXL_EVENT_TYPE_OPERATION_COMPLETE => {
+                // SAFETY: as above.
+                Kind::OperationComplete { rc: unsafe { self.raw().u.operation_complete.rc } }
+            }
             other => Kind::Other(other),
         }
     }
