@@ -10,6 +10,7 @@
 //! | [`capi`] | the C boundary: takes C's arguments apart, calls the core, puts the answer together |
 //! | [`context`] | one `libxl_ctx`: the lock, the outbox, turns and waiting; the registry of contexts |
 //! | [`evgen`] | what generates events: the rules, and the domain monitor; pure bookkeeping |
+//! | [`ao`] | asynchronous operations: what is to be done with a device, as a state machine; its nodes and scripts |
 //! | [`childproc`] | child processes: who owns SIGCHLD, who reaps, and our own |
 //! | [`event`] | events, and the queue they wait in |
 //! | [`reactor`] | the one place that waits: epoll, timerfd, eventfd |
@@ -31,6 +32,7 @@
 //! with [`context::Context::enable_domain_death`], and [`context::Context::wait`].
 
 pub mod abi;
+pub mod ao;
 pub mod capi;
 pub mod childproc;
 mod companion;
