@@ -401,6 +401,22 @@ int libxl_ctx_alloc(libxl_ctx **pctx,
  */
 int libxl_ctx_free(libxl_ctx *ctx);
 
+/** By what an application knows an operation again. */
+typedef union libxl_asyncop_how_u {
+    /** Without a callback: `for_user` of the event. */
+    libxl_ev_user for_event;
+    /** With one: its argument. */
+    void *for_callback;
+} libxl_asyncop_how_u;
+
+/** How the end of an asynchronous operation is told. */
+typedef struct libxl_asyncop_how {
+    /** Called once, with the operation's result. NULL: there is an event of type LIBXL_EVENT_TYPE_OPERATION_COMPLETE instead. */
+    void (*callback)(libxl_ctx *ctx, int rc, void *for_callback);
+    /** What comes back with it. */
+    union libxl_asyncop_how_u u;
+} libxl_asyncop_how;
+
 #endif /* XLEVENT__ALONE */
 
 #ifdef LIBXL_HAVE_NONCONST_EVENT_OCCURS_EVENT_ARG

@@ -81,7 +81,10 @@ struct xlevent_stats {
     uint64_t events_domain_death;
     /** LIBXL_EVENT_TYPE_DISK_EJECT. */
     uint64_t events_disk_eject;
-    /** LIBXL_EVENT_TYPE_OPERATION_COMPLETE. These, and those of the next two counters, are libxenlight's. */
+    /**
+     * LIBXL_EVENT_TYPE_OPERATION_COMPLETE, of this library's operations and of libxenlight's. Those of the next two counters
+     * are libxenlight's.
+     */
     uint64_t events_operation_complete;
     /** LIBXL_EVENT_TYPE_DOMAIN_CREATE_CONSOLE_AVAILABLE. */
     uint64_t events_domain_create_console_available;
@@ -665,6 +668,208 @@ int xlevent_pollset_afterselect(struct xlevent_pollset *set,
                                 const fd_set *readfds,
                                 const fd_set *writefds,
                                 const fd_set *exceptfds);
+
+/*
+ * ==== Asynchronous operations ====
+ *
+ * What takes its time with devices: libxl's algorithms, with ends that are told as libxl's are. They need nothing but
+ * xenstored, the hypervisor and the context's event loop, and go on in any call that does the library's work.
+ */
+
+/**
+ * What a device is to its guest, with libxl's numbers. Which backend serves it is found out: a disk is a VBD also where QEMU
+ * serves it. PCI devices, USB controllers and consoles are not among them: their removal takes other steps.
+ */
+enum xlevent_device_kind {
+    /** A network interface. */
+    XLEVENT_DEVICE_KIND_VIF = 1,
+    /** A disk. */
+    XLEVENT_DEVICE_KIND_VBD = 2,
+    /** A framebuffer. */
+    XLEVENT_DEVICE_KIND_VFB = 5,
+    /** A keyboard and a pointer. */
+    XLEVENT_DEVICE_KIND_VKBD = 6,
+    /** A TPM. */
+    XLEVENT_DEVICE_KIND_VTPM = 8,
+    /** A directory of the host's, by the 9P protocol. */
+    XLEVENT_DEVICE_KIND_9PFS = 11,
+    /** A display. */
+    XLEVENT_DEVICE_KIND_VDISPL = 12,
+    /** Calls of the host's sockets. */
+    XLEVENT_DEVICE_KIND_PVCALLS = 14,
+    /** A sound card. */
+    XLEVENT_DEVICE_KIND_VSND = 15,
+};
+
+/** Whether a backend that doesn't close is waited for. */
+enum xlevent_force {
+    /**
+     * It has 10 s. Then the frontend's nodes are removed, so that the backend sees that its guest's side is gone, and it has
+     * another 10 s; after those, the rest is removed too. As libxl_device_disk_remove and its like.
+     */
+    XLEVENT_FORCE_LATE = 0,
+    /**
+     * The frontend's nodes are removed at the beginning, and the backend has 10 s before the rest is. As
+     * libxl_device_disk_destroy and its like.
+     */
+    XLEVENT_FORCE_NOW = 1,
+    /** It has 10 s, and after those the removal has failed. As libxl_device_disk_safe_remove. */
+    XLEVENT_FORCE_NEVER = 2,
+};
+
+/** A device of a domain. */
+struct xlevent_device {
+    /** What it is. */
+    enum xlevent_device_kind kind;
+    /**
+     * Which of the domain's devices of this kind: the number in its nodes' paths. Of a disk that is what libxl makes of its
+     * name, such as 51712 of `xvda`.
+     */
+    uint32_t devid;
+};
+
+/**
+ * Removes a device from a domain.
+ *
+ * As libxl does it. The backend is told to close (`online` 0, `state` 5, in one transaction), and has 10 s to say that it
+ * has (`state` 6, or no `state` any more); what comes then is said by `force`. Then the device's hotplug script is run, if
+ * it has one (`script` among the backend's nodes, with the argument `remove`, for a network interface `offline`, and the
+ * environment that libxl gives it), with 40 s for it. At last the nodes of backend and frontend and those that libxl has of
+ * the device are removed, in one transaction, and the directories above them that are empty then. A transaction that others
+ * disturb is done again.
+ *
+ * - A backend that is QEMU, of a guest that is paused, shut down, dying or gone, isn't told anything: QEMU has 2 s to leave,
+ *   and then its backend is called closed in its place.
+ * - A backend in another domain has that domain run its script, and remove the backend's nodes: it has another 10 s for
+ *   that.
+ * - The nodes that the guest owns are never read. Which backend it is, libxl's own nodes say, below
+ *   `/libxl/DOMID/device`; the script is the backend's domain's.
+ *
+ * The end is told as `ao_how` says, like that of any of libxl's asynchronous operations: by a call of its callback, with no
+ * lock held, which may call any function but libxl_ctx_free; or, where that is NULL, by an event of type
+ * LIBXL_EVENT_TYPE_OPERATION_COMPLETE with `domid`, `for_user` and the result. `*ao_how` is copied. The callback may come
+ * before this function returns. If `ao_how` is NULL the function does the library's work until the end, as libxl_event_wait
+ * does, and returns the result. May be called from any thread, and from any callback or hook but fd_register and
+ * fd_deregister. Devices are removed at the same time if several operations run.
+ *
+ * Results: 0 if the device is gone; ERROR_TIMEDOUT if a backend, or the script, took too long; ERROR_FAIL if the script or
+ * xenstored failed (the log says why); ERROR_ABORTED if it was called off with xlevent_ao_abort, or the context was freed
+ * meanwhile. After one of these the nodes are still there and the removal can be repeated, unless `force` came to it: then
+ * they are removed whatever else failed.
+ *
+ * Returns, with nothing begun and nothing told to `ao_how`: ERROR_INVAL for a NULL or unknown `ctx`, a `kind`, `devid` or
+ * `force` that there can't be, or a device that an operation of this context is at already; ERROR_DOMAIN_NOTFOUND if there
+ * is no such domain, and nothing left of its device; ERROR_NOTFOUND if the domain has no such device; the value that the
+ * application's fd_register hook returned if that refused; ERROR_FAIL if Xen can't be asked (the log says why).
+ *
+ * # Safety
+ *
+ * `ao_how` is NULL or points to one whose callback, if any, returns normally: no longjmp, no C++ exception.
+ */
+int xlevent_device_remove(libxl_ctx *ctx,
+                          uint32_t domid,
+                          enum xlevent_device_kind kind,
+                          uint32_t devid,
+                          enum xlevent_force force,
+                          const libxl_asyncop_how *ao_how);
+
+/**
+ * Removes several devices from a domain, all at the same time, in one operation.
+ *
+ * Each as xlevent_device_remove does it. The operation ends when all of them have come to their ends, and its result is that
+ * of the first in `devices` that has failed, or 0. Calling it off calls off all that are still under way. With `count` 0
+ * there is nothing to do, and the end is told at once; `devices` may be NULL then.
+ *
+ * Returns as xlevent_device_remove; ERROR_INVAL also if a device is there twice, or for NULL `devices`. If any device is
+ * refused, nothing is begun with the others.
+ *
+ * # Safety
+ *
+ * `devices` is NULL or points to `count` of them; `ao_how` is as for xlevent_device_remove.
+ */
+int xlevent_devices_remove(libxl_ctx *ctx,
+                           uint32_t domid,
+                           const struct xlevent_device *devices,
+                           size_t count,
+                           enum xlevent_force force,
+                           const libxl_asyncop_how *ao_how);
+
+/**
+ * Waits until a new device's backend is ready for its guest, and runs the hotplug script.
+ *
+ * The other direction of xlevent_device_remove, for who has written the nodes of a new device: the backend has 10 s to come
+ * to `state` 2 (InitWait), or further (3, 4). Then the script is run with `add`, for a network interface `online`. QEMU is
+ * not waited for and has no script; a backend in another domain has its script run there.
+ *
+ * If the backend is late or gone, or the script fails or is late, the device is removed as xlevent_device_remove does it
+ * with XLEVENT_FORCE_NOW, and the result is what had failed. If the operation is called off, nodes are left as they are: it
+ * can be begun again, or the device removed.
+ *
+ * The end is told, and the results and return values are, as with xlevent_device_remove.
+ *
+ * # Safety
+ *
+ * As for xlevent_device_remove.
+ */
+int xlevent_device_wait_ready(libxl_ctx *ctx,
+                              uint32_t domid,
+                              enum xlevent_device_kind kind,
+                              uint32_t devid,
+                              const libxl_asyncop_how *ao_how);
+
+/**
+ * Calls an asynchronous operation of this library's off. (libxenlight's own are libxl_ao_abort's.)
+ *
+ * As libxl_ao_abort, it is found by its `how`: the same callback with the same argument, or without a callback the same
+ * `for_event`; NULL stands for one that a thread waits for in the function that began it. Of several, the latest counts.
+ *
+ * It ends as soon as it can, with ERROR_ABORTED, and that is told as its `how` says, maybe before this function returns. What
+ * is under way is never left half done: a change of nodes is waited for, and a script is told to end (SIGTERM, and SIGKILL 5 s
+ * later). It may also end otherwise, if it was about to. After a removal that was called off, the nodes that are there are
+ * left, and it can be repeated.
+ *
+ * Returns 0; ERROR_NOTFOUND if there is no such operation under way, it may just have ended; ERROR_ABORTED if it has been
+ * called off before; ERROR_INVAL for a NULL or unknown `ctx`. May be called from any thread and any callback.
+ *
+ * # Safety
+ *
+ * `how` is NULL or points to one.
+ */
+int xlevent_ao_abort(libxl_ctx *ctx,
+                     const libxl_asyncop_how *how);
+
+/*
+ * ==== The suspend event channel ====
+ */
+
+/**
+ * Lets a guest name its suspend event channel.
+ *
+ * A guest that can be asked to suspend through an event channel writes its number into
+ * `/local/domain/DOMID/device/suspend/event-channel`. With `xend_compat` 0 the node is made, empty, and is the guest's to
+ * write; the directories above it can be read by the guest and not written. That is what libxl does for every domain
+ * that it creates, with the same permissions.
+ *
+ * Otherwise the node is left out, and taken away if it is there; instead the guest owns `/local/domain/DOMID/device` and may
+ * write below it, as with xend, and with libxl for a domain that is configured with `xend_suspend_evtchn_compat`: there are
+ * PV drivers for Windows from xend's time that write the node themselves, and don't work where it exists before.
+ *
+ * It is done in one transaction, so that nobody sees a part of it, and again if others have changed the same nodes
+ * meanwhile. It may be called again, also the other way round: a node that the guest has written keeps its value. The nodes
+ * of devices are left alone.
+ *
+ * Waits for xenstored's answers. Needs no event loop, and starts none. May be called from any callback.
+ *
+ * Returns 0; ERROR_INVAL for a NULL or unknown `ctx`; ERROR_DOMAIN_NOTFOUND if xenstore has no such domain; ERROR_FAIL if
+ * xenstored can't be asked, or refuses (the log says why). On an error nothing is changed.
+ *
+ * # Safety
+ *
+ * No requirement beyond those of all functions.
+ */
+int xlevent_suspend_node_create(libxl_ctx *ctx,
+                                uint32_t domid,
+                                int xend_compat);
 
 #ifdef __cplusplus
 }

@@ -15,8 +15,6 @@ pub enum Error {
     NotReady,
     /// No event that matches came in the time that was given.
     TimeIsUp,
-    /// The wait was called off.
-    Aborted,
     /// An argument, or the moment of the call, is wrong; the text says which.
     Invalid(String),
     /// The caller's library version is not ours.
@@ -66,7 +64,6 @@ impl fmt::Display for Error {
         match self {
             Error::NotReady => f.write_str("no matching event has happened"),
             Error::TimeIsUp => f.write_str("no matching event came in time"),
-            Error::Aborted => f.write_str("the wait was called off"),
             Error::Invalid(why) => f.write_str(why),
             Error::Version(version) => write!(f, "library version {version} was asked for, 0 is what there is"),
             Error::BufferFull(needed) => write!(f, "room for {needed} entries is needed"),

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::mem::{align_of, offset_of, size_of};
 
+use xlevent::capi::ao::*;
+use xlevent::capi::asyncop::*;
 use xlevent::capi::childproc::*;
 use xlevent::capi::event::*;
 use xlevent::capi::loops::*;
@@ -80,8 +82,10 @@ fn sizes_and_alignments() {
         libxl_event_hooks,
         libxl_osevent_hooks,
         libxl_childproc_hooks,
+        libxl_asyncop_how,
         xlevent_stats,
         xlevent_handler,
+        xlevent_device,
     ]);
     assert_eq!(rust, list);
 }
@@ -104,6 +108,8 @@ fn offsets() {
             fd_register, fd_modify, fd_deregister, timeout_register, timeout_modify, timeout_deregister,
         }
         libxl_childproc_hooks { chldowner, fork_replacement, reaped_callback }
+        libxl_asyncop_how { callback }
+        xlevent_device { kind, devid }
         xlevent_stats {
             filled, releases, scans, partial_scans, failed_scans, hypercalls, domains_examined, drive_looks,
             events_domain_shutdown, events_domain_death, events_disk_eject, events_operation_complete,
@@ -123,6 +129,9 @@ fn offsets() {
         ("operation_complete.rc", offset_of!(libxl_event_operation_complete, rc)),
     ] {
         rust.insert(format!("libxl_event.u.{name}"), vec![(u + at) as i64]);
+    }
+    for name in ["for_event", "for_callback"] {
+        rust.insert(format!("libxl_asyncop_how.u.{name}"), vec![offset_of!(libxl_asyncop_how, u) as i64]);
     }
     assert_eq!(rust, list);
 }
@@ -201,6 +210,18 @@ fn enumerators() {
         E::ERROR_QMP_DEVICE_NOT_FOUND,
         E::ERROR_QEMU_API,
         XLEVENT_ALL_OTHERS,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_VIF,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_VBD,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_VFB,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_VKBD,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_VTPM,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_9PFS,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_VDISPL,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_PVCALLS,
+        XleventDeviceKindValues::XLEVENT_DEVICE_KIND_VSND,
+        XLEVENT_FORCE_LATE,
+        XLEVENT_FORCE_NOW,
+        XLEVENT_FORCE_NEVER,
     ]);
     assert_eq!(rust, list);
 }

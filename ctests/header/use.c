@@ -215,6 +215,29 @@ static void count(libxl_ctx *ctx)
         printf("%d deaths, %d, %d\n", app.events, share(&app, 1), go_round(ctx));
 }
 
+static void removed(libxl_ctx *ctx, int rc, void *for_callback)
+{
+    (void)ctx;
+    printf("%s: result %d\n", (const char *)for_callback, rc);
+}
+
+static void plug(libxl_ctx *ctx, uint32_t domid)
+{
+    static char what[] = "both devices";
+    struct xlevent_device devices[2] = {{XLEVENT_DEVICE_KIND_VBD, 51712}, {XLEVENT_DEVICE_KIND_VIF, 0}};
+    libxl_asyncop_how how;
+
+    if (xlevent_suspend_node_create(ctx, domid, 0) || xlevent_device_wait_ready(ctx, domid, devices[0].kind, 51712, NULL))
+        return;
+    how.callback = removed;
+    how.u.for_callback = what;
+    if (xlevent_devices_remove(ctx, domid, devices, 2, XLEVENT_FORCE_NEVER, &how) == 0)
+        xlevent_ao_abort(ctx, &how);
+    how.callback = NULL;
+    how.u.for_event = 1;
+    xlevent_device_remove(ctx, domid, XLEVENT_DEVICE_KIND_VBD, 51712, XLEVENT_FORCE_LATE, &how);
+}
+
 /* What becomes of all domains, until the first has died. */
 static int states(libxl_ctx *ctx)
 {
@@ -261,6 +284,12 @@ static int states(libxl_ctx *ctx)
 static void count(libxl_ctx *ctx)
 {
     (void)ctx;
+}
+
+static void plug(libxl_ctx *ctx, uint32_t domid)
+{
+    (void)ctx;
+    (void)domid;
 }
 #endif
 
@@ -378,6 +407,8 @@ int main(int argc, char **argv)
         rc = states(app.ctx);
     if (rc)
         fprintf(stderr, "error %d\n", rc);
+    if (rc == 0 && argc > 3)
+        plug(app.ctx, domid);
     count(app.ctx);
     libxl_ctx_free(app.ctx);
 #ifdef WITH_EXTENSIONS

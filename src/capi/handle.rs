@@ -47,7 +47,6 @@ pub(super) fn number(error: &Error) -> c_int {
     match error {
         Error::NotReady => ERROR_NOT_READY,
         Error::TimeIsUp => ERROR_TIMEDOUT,
-        Error::Aborted => ERROR_ABORTED,
         Error::Invalid(_) => ERROR_INVAL,
         Error::Version(_) => ERROR_VERSION,
         Error::BufferFull(_) => ERROR_BUFFERFULL,

@@ -17,6 +17,8 @@
 // The names are C's.
 #![allow(non_camel_case_types, non_upper_case_globals)]
 
+pub mod ao;
+pub mod asyncop;
 mod beside;
 pub mod childproc;
 pub mod ctx;
@@ -29,6 +31,7 @@ pub mod osevent;
 pub mod pollset;
 pub mod state;
 pub mod stats;
+pub mod suspend;
 pub mod wait;
 
 pub use crate::abi as types;

@@ -51,7 +51,8 @@ pub struct xlevent_stats {
     pub events_domain_death: u64,
     /// LIBXL_EVENT_TYPE_DISK_EJECT.
     pub events_disk_eject: u64,
-    /// LIBXL_EVENT_TYPE_OPERATION_COMPLETE. These, and those of the next two counters, are libxenlight's.
+    /// LIBXL_EVENT_TYPE_OPERATION_COMPLETE, of this library's operations and of libxenlight's. Those of the next two counters
+    /// are libxenlight's.
     pub events_operation_complete: u64,
     /// LIBXL_EVENT_TYPE_DOMAIN_CREATE_CONSOLE_AVAILABLE.
     pub events_domain_create_console_available: u64,

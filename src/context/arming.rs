@@ -16,6 +16,7 @@ use parking_lot::MutexGuard;
 use super::eject::EJECT_NODE;
 use super::outbox::Item;
 use super::targeting::{DOMAIN_TOKEN, INTRODUCE_TOKEN, RELEASE_TOKEN, Wanted, unwatch, watch_domains};
+use super::tasks::TaskId;
 use super::turn::{Later, Token};
 use super::{Context, State, log_later, neighbours};
 use crate::error::{Error, Result};
@@ -37,6 +38,8 @@ pub(super) enum Watch {
     Introduce,
     /// A drive.
     Drive(DriveId),
+    /// A device in an operation.
+    Task(TaskId),
 }
 
 /// Before a drive's number.
@@ -51,9 +54,16 @@ impl Watch {
         if token == INTRODUCE_TOKEN {
             return Some(Watch::Introduce);
         }
-        let number = token.to_str().ok()?.strip_prefix(DRIVE_TOKEN)?;
-        Some(Watch::Drive(DriveId(number.parse().ok()?)))
+        let token = token.to_str().ok()?;
+        if let Some(number) = token.strip_prefix(DRIVE_TOKEN) {
+            return Some(Watch::Drive(DriveId(number.parse().ok()?)));
+        }
+        let number = token.strip_prefix(Watch::TASK_TOKEN)?;
+        Some(Watch::Task(TaskId(number.parse().ok()?)))
     }
+
+    /// Before a task's number.
+    pub(super) const TASK_TOKEN: &str = "xlevent-task-";
 
     /// A drive's token.
     pub(super) fn drive_token(id: DriveId) -> CString {
@@ -289,6 +299,7 @@ impl Context {
                     // None has come meanwhile, that takes the gate; but some may have gone.
                     drives.into_iter().for_each(|(id, frontend)| state.give_up_watch(id, frontend));
                     state.retarget_later();
+                    state.tasks_reconnected();
                     let outage =
                         state.outage.take().map_or(Duration::ZERO, |outage| now().saturating_sub(outage.since));
                     let text = format!("xenstored is back after {:.1} s", outage.as_secs_f64());
@@ -346,6 +357,9 @@ mod tests {
         assert_eq!(Watch::of(INTRODUCE_TOKEN), Some(Watch::Introduce));
         for id in [DriveId(0), DriveId(7), DriveId(u64::MAX)] {
             assert_eq!(Watch::of(&Watch::drive_token(id)), Some(Watch::Drive(id)));
+        }
+        for id in [TaskId(0), TaskId(7), TaskId(u64::MAX)] {
+            assert_eq!(Watch::of(&Watch::task_token(id)), Some(Watch::Task(id)));
         }
         for token in [c"", c"xlevent-", c"xlevent-drive-", c"xlevent-drive-x", c"xlevent-drive--1", c"drive-1", c"\xff"]
         {

@@ -8,7 +8,8 @@
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `waiting` waits for them, `companion` keeps
 //!   libxenlight's descriptors and timeouts, `subscribers` tell users of one context apart, `eject` looks at drives, `states`
 //!   at suspended domains, `targeting` sets the watches for domains, `neighbours` are the other contexts of the process,
-//!   `children` has the child processes, `stats` what was counted.
+//!   `children` has the child processes, `operations` and their `tasks` are what is under way with devices, `suspend` makes a
+//!   node for it, `stats` is what was counted.
 
 mod arming;
 mod children;
@@ -19,13 +20,16 @@ mod eject;
 #[cfg(test)]
 mod liveness;
 mod neighbours;
+mod operations;
 mod outbox;
 mod registry;
 mod retrieval;
 mod states;
 mod stats;
 mod subscribers;
+mod suspend;
 mod targeting;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -55,6 +59,7 @@ use crate::xen::store::{self, Store};
 
 pub use children::Completion;
 pub use companion::{ForLibxl, Libxl, RegistrationId, TimeoutId};
+pub use operations::{MakeEvent, Mark, OperationId, Tell, Told};
 pub use registry::{forget_all, insert, lookup, remove};
 pub use retrieval::Predicate;
 use retrieval::Retrieval;
@@ -136,6 +141,7 @@ struct State {
     failed_scans: u32,
     companion: companion::Sources,
     children: children::Children,
+    operations: operations::Operations,
     /// What has happened so far. Whoever does what is counted, counts it.
     counts: Counts,
     timers: Timers<turn::Later>,
@@ -160,7 +166,7 @@ struct State {
 impl State {
     /// There is nothing to generate: xenstored needn't be listened to.
     fn generates_nothing(&self) -> bool {
-        self.domains.is_empty() && self.drives.is_empty()
+        self.domains.is_empty() && self.drives.is_empty() && self.operations.is_idle()
     }
 }
 
@@ -207,6 +213,7 @@ impl Context {
             failed_scans: 0,
             companion: companion::Sources::default(),
             children: children::Children::default(),
+            operations: operations::Operations::default(),
             counts: Counts::default(),
             timers: Timers::default(),
             resume_looks: states::ResumeLooks::default(),
@@ -349,6 +356,7 @@ impl Context {
         state.event_hooks = None;
         self.arrived.notify_all();
         self.wake_waiter(&mut state);
+        self.close_operations(&mut state);
         self.close_children(&mut state);
         self.disarm(&mut state);
         self.flush(state);

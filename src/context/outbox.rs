@@ -10,8 +10,11 @@ use parking_lot::MutexGuard;
 
 use super::children::{Completion, Running};
 use super::companion::dispatch;
+use super::operations::Told;
+use super::tasks::TaskId;
 use super::{Context, EventHooks, ForLibxl, State};
 use crate::childproc::Outcome;
+use crate::error::Result;
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::vbd::Frontend;
@@ -36,6 +39,10 @@ pub(super) enum Item {
     Child(Completion, Outcome),
     /// A child of ours is to end.
     EndChild(Running),
+    /// A task is to be gone on with.
+    Task(TaskId),
+    /// An operation has ended, with this.
+    Told(Told, Result<()>),
     /// xenstored is to be looked for.
     Reconnect,
     /// Watches for domains are to be set, or given up.
@@ -76,6 +83,8 @@ impl Context {
             Item::Reap => self.reap(),
             Item::Child(done, outcome) => self.child_done(done, outcome),
             Item::EndChild(running) => self.end_child(running),
+            Item::Task(id) => self.go_on(id),
+            Item::Told(told, result) => told(&result),
             Item::Reconnect => self.reconnect(),
             Item::Retarget => self.retarget(),
             Item::Close(store) => drop(store),

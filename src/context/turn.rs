@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::arming::Watch;
 use super::outbox::Item;
+use super::tasks::TaskId;
 use super::{Context, State, TimeoutId};
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
@@ -89,6 +90,8 @@ pub(super) enum Later {
     Retarget,
     /// Look at a drive again: the last look failed, or its watch has fired meanwhile.
     Drive(DriveId),
+    /// A task's time has passed.
+    Task(TaskId),
     /// Call libxenlight for descriptors that are always ready.
     AlwaysReady,
     /// Look at a child of ours.
@@ -165,6 +168,7 @@ impl Context {
                             Later::Reconnect => state.outbox.push_back(Item::Reconnect),
                             Later::Retarget => state.outbox.push_back(Item::Retarget),
                             Later::Drive(id) => state.retry_look(id),
+                            Later::Task(id) => state.task_time_up(id),
                             Later::AlwaysReady => self.always_ready(state),
                             Later::Child(id) => self.look_at_child(state, id),
                             Later::Libxl(id) => state.companion.passed(id, &mut state.outbox),
@@ -206,6 +210,7 @@ impl Context {
                     looks.all = true;
                 }
                 Some(Watch::Drive(id)) => state.ask_for_look(id),
+                Some(Watch::Task(id)) => state.task_fired(id),
                 None => {}
             }
         }
