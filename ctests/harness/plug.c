@@ -242,7 +242,12 @@ int await_end(libxl_ctx *ctx, const struct note *note)
     return note->rc;
 }
 
+int begin_removal(libxl_ctx *ctx, const struct plug *plug, enum xlevent_force force, const libxl_asyncop_how *how)
+{
+    return xlevent_device_remove(ctx, plug->domid, plug->kind, plug->devid, force, how);
+}
+
 int remove_now(libxl_ctx *ctx, const struct plug *plug, enum xlevent_force force)
 {
-    return xlevent_device_remove(ctx, plug->domid, plug->kind, plug->devid, force, NULL);
+    return begin_removal(ctx, plug, force, NULL);
 }

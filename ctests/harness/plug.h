@@ -76,6 +76,7 @@ struct note {
 libxl_asyncop_how told_to(struct note *note);
 /* Rounds of the loop until the end has been told; the result. */
 int await_end(libxl_ctx *ctx, const struct note *note);
+int begin_removal(libxl_ctx *ctx, const struct plug *plug, enum xlevent_force force, const libxl_asyncop_how *how);
 /* A synchronous removal. */
 int remove_now(libxl_ctx *ctx, const struct plug *plug, enum xlevent_force force);
 

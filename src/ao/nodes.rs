@@ -67,7 +67,7 @@ pub fn set_closed(connection: &Connection, backend: &Backend) -> Result<()> {
 }
 
 /// Removes a device's nodes, those above them that are empty then, and the toolstack's own. In a driver domain, which may
-/// change no others, those of the backend alone.
+/// change no others, those of its own backend alone.
 pub fn clean_up(connection: &Connection, backend: &Backend, own_domid: u32) -> Result<()> {
     let device = backend.device;
     connection.transaction(|transaction| {
@@ -75,7 +75,10 @@ pub fn clean_up(connection: &Connection, backend: &Backend, own_domid: u32) -> R
             transaction.remove_with_empty_parents(&device.frontend())?;
             transaction.remove_with_empty_parents(&device.own())?;
         }
-        transaction.remove_with_empty_parents(&backend.directory())
+        if own_domid == TOOLSTACK_DOMID || own_domid == backend.domid {
+            transaction.remove_with_empty_parents(&backend.directory())?;
+        }
+        Ok(())
     })
 }
 

@@ -97,7 +97,7 @@ impl Operation {
 impl Operations {
     /// Nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.running.values().all(|operation| operation.result().is_some())
+        self.tasks.is_empty()
     }
 
     fn next_id(&mut self) -> u64 {

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Operations with devices that take too long, are called off, or meet what is wrong. What takes a backend's, QEMU's or a
+ * script's whole time is tested in one test, all at the same time.
+ */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <xenstore.h>
+
+#include "harness/check.h"
+#include "harness/host.h"
+#include "harness/plug.h"
+#include "harness/store.h"
+#include "harness/xl.h"
+
+/* Where they are missing, nobody calls them. */
+#pragma weak xlevent_device_remove
+#pragma weak xlevent_devices_remove
+#pragma weak xlevent_device_wait_ready
+#pragma weak xlevent_ao_abort
+
+enum { DEVICES = COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT };
+
+/* What the script does after that wakes nobody. */
+static void poll_until_script_runs(libxl_ctx *ctx, const struct plug *plug)
+{
+    while (script_runs(plug) == 0)
+        poll_once(ctx, 10);
+}
+
+/* ---- what takes its time ---- */
+
+/* Each in its own way, all at once: 40 s for the longest. */
+TEST_WITH(who_takes_too_long_is_not_waited_for, DEVICES)
+{
+    enum { LATE, LATE_CUT_OFF, NEVER, NOW, FOREIGN, FOREIGN_NOW, SCRIPT, QEMU, QEMU_SHUT_DOWN, NOT_READY, COUNT_OF_ALL };
+    libxl_ctx *ctx = open_context();
+    struct plug plugs[COUNT_OF_ALL];
+    struct note notes[COUNT_OF_ALL];
+    libxl_asyncop_how hows[COUNT_OF_ALL];
+    int i;
+
+    log_quietly = true;
+    for (i = 0; i < COUNT_OF_ALL; i++) {
+        bool by_qemu = i == QEMU || i == QEMU_SHUT_DOWN, foreign = i == FOREIGN || i == FOREIGN_NOW;
+
+        plugs[i] = plug_in(0, XLEVENT_DEVICE_KIND_VBD, 51712, foreign ? 7 : 0, by_qemu ? "qdisk" : "vbd");
+        plug_script(&plugs[i], i == SCRIPT ? "trap '' TERM; while :; do sleep 1; done" : "exit 0");
+        hows[i] = told_to(&notes[i]);
+    }
+    backend_closes_when_cut_off(&plugs[LATE_CUT_OFF]);
+    put_node(backend_node(&plugs[SCRIPT], "state"), "6");
+    put_node(backend_node(&plugs[FOREIGN], "state"), "6");
+    put_node(backend_node(&plugs[FOREIGN_NOW], "state"), "6");
+    put_node(backend_node(&plugs[NOT_READY], "state"), "1");
+    host_kill(plugs[QEMU].domid);
+    host_shutdown(plugs[QEMU_SHUT_DOWN].domid, POWEROFF);
+    for (i = 0; i < COUNT_OF_ALL; i++) {
+        bool now = i == NOW || i == FOREIGN_NOW;
+
+        if (i == NOT_READY)
+            CHECK_EQUAL(xlevent_device_wait_ready(ctx, plugs[i].domid, plugs[i].kind, plugs[i].devid, &hows[i]), 0);
+        else
+            CHECK_EQUAL(begin_removal(ctx, &plugs[i],
+                                      i == NEVER ? XLEVENT_FORCE_NEVER : now ? XLEVENT_FORCE_NOW : XLEVENT_FORCE_LATE,
+                                      &hows[i]), 0);
+    }
+    /* QEMU isn't told anything. */
+    CHECK(node_is(backend_node(&plugs[QEMU], "state"), "4") && node_is(backend_node(&plugs[QEMU], "online"), "1"));
+    CHECK_EQUAL(await_end(ctx, &notes[QEMU]), 0);
+    CHECK(is_removed(&plugs[QEMU]));
+    CHECK_EQUAL(await_end(ctx, &notes[QEMU_SHUT_DOWN]), 0);
+    CHECK(is_removed(&plugs[QEMU_SHUT_DOWN]));
+    CHECK_EQUAL(notes[NEVER].calls, 0);
+
+    CHECK_EQUAL(await_end(ctx, &notes[NEVER]), ERROR_TIMEDOUT);
+    CHECK(is_whole(&plugs[NEVER]));
+    CHECK_EQUAL(await_end(ctx, &notes[NOW]), ERROR_TIMEDOUT);
+    CHECK(is_removed(&plugs[NOW]));
+    CHECK_EQUAL(await_end(ctx, &notes[FOREIGN]), ERROR_TIMEDOUT);
+    CHECK(is_whole(&plugs[FOREIGN]));
+    CHECK_EQUAL(await_end(ctx, &notes[FOREIGN_NOW]), ERROR_TIMEDOUT);
+    CHECK(is_removed(&plugs[FOREIGN_NOW]));
+    CHECK_EQUAL(notes[LATE].calls, 0);
+
+    CHECK_EQUAL(await_end(ctx, &notes[LATE_CUT_OFF]), 0);
+    CHECK(is_removed(&plugs[LATE_CUT_OFF]));
+    CHECK_EQUAL(await_end(ctx, &notes[LATE]), ERROR_TIMEDOUT);
+    CHECK(is_removed(&plugs[LATE]));
+    /* Its time, and that of the removal which undoes it. */
+    CHECK_EQUAL(await_end(ctx, &notes[NOT_READY]), ERROR_TIMEDOUT);
+    CHECK(is_removed(&plugs[NOT_READY]));
+    CHECK_EQUAL(notes[SCRIPT].calls, 0);
+
+    CHECK_EQUAL(await_end(ctx, &notes[SCRIPT]), ERROR_TIMEDOUT);
+    CHECK(is_whole(&plugs[SCRIPT]));
+    for (i = 0; i < COUNT_OF_ALL; i++)
+        CHECK_EQUAL(script_runs(&plugs[i]), i == SCRIPT || i == LATE_CUT_OFF);
+    /* What has failed, and is still there, can be done again. */
+    put_node(backend_node(&plugs[NEVER], "state"), "6");
+    CHECK_EQUAL(remove_now(ctx, &plugs[NEVER], XLEVENT_FORCE_NEVER), 0);
+    plug_script(&plugs[SCRIPT], "exit 0");
+    CHECK_EQUAL(remove_now(ctx, &plugs[SCRIPT], XLEVENT_FORCE_NEVER), 0);
+    driver_domain_closes(&plugs[FOREIGN]);
+    put_node(backend_node(&plugs[FOREIGN], "state"), "4");
+    CHECK_EQUAL(remove_now(ctx, &plugs[FOREIGN], XLEVENT_FORCE_NEVER), 0);
+    for (i = 0; i < COUNT_OF_ALL; i++)
+        CHECK(is_removed(&plugs[i]));
+    close_context(ctx);
+}
+
+/* ---- being called off ---- */
+
+TEST_WITH(an_operation_is_called_off_by_its_how, DEVICES)
+{
+    libxl_ctx *ctx = open_context();
+    struct plug first = plug_disk(), other = plug_disk();
+    struct note notes[2];
+    libxl_asyncop_how hows[2] = { told_to(&notes[0]), told_to(&notes[1]) }, event = { .callback = NULL };
+
+    event.u.for_event = (libxl_ev_user)(uintptr_t)&notes[0];
+    CHECK_EQUAL(begin_removal(ctx, &first, XLEVENT_FORCE_NOW, &hows[0]), 0);
+    CHECK_EQUAL(begin_removal(ctx, &other, XLEVENT_FORCE_LATE, &hows[1]), 0);
+    CHECK_EQUAL(xlevent_ao_abort(ctx, NULL), ERROR_NOTFOUND);
+    CHECK_EQUAL(xlevent_ao_abort(ctx, &event), ERROR_NOTFOUND);
+    CHECK_EQUAL(xlevent_ao_abort(ctx, &hows[0]), 0);
+    CHECK_EQUAL(await_end(ctx, &notes[0]), ERROR_ABORTED);
+    CHECK_EQUAL(xlevent_ao_abort(ctx, &hows[0]), ERROR_NOTFOUND);
+    /* What it had done is done, and no more. */
+    CHECK(!has_node(frontend_of(&first)) && has_node(libxl_node_of(&first)));
+    CHECK(node_is(backend_node(&first, "state"), "5"));
+    CHECK_EQUAL(notes[1].calls, 0);
+    CHECK_EQUAL(xlevent_ao_abort(ctx, &hows[1]), 0);
+    CHECK_EQUAL(await_end(ctx, &notes[1]), ERROR_ABORTED);
+    CHECK(is_whole(&other));
+    CHECK_EQUAL(logged_errors, 0);
+    /* Nothing is left of it: what the backend does now concerns nobody. */
+    put_node(backend_node(&other, "state"), "6");
+    expect_silence(ctx);
+    CHECK(is_whole(&other));
+    put_node(backend_node(&first, "state"), "6");
+    CHECK_EQUAL(remove_now(ctx, &first, XLEVENT_FORCE_LATE), 0);
+    CHECK_EQUAL(remove_now(ctx, &other, XLEVENT_FORCE_LATE), 0);
+    CHECK(is_removed(&first) && is_removed(&other));
+    close_context(ctx);
+}
+
+static struct plug hanging;
+static libxl_ctx *shared;
+
+static void *abort_when_it_runs(void *arg)
+{
+    (void)arg;
+    WAIT_UNTIL(script_runs(&hanging) == 1);
+    CHECK_EQUAL(xlevent_ao_abort(shared, NULL), 0);
+    return NULL;
+}
+
+TEST_WITH(a_script_is_told_to_end_when_its_operation_is_called_off, DEVICES)
+{
+    libxl_ctx *ctx = shared = open_context();
+    pthread_t thread;
+
+    hanging = plug_disk();
+    plug_script(&hanging, "trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    put_node(backend_node(&hanging, "state"), "6");
+    CHECK_EQUAL(pthread_create(&thread, NULL, abort_when_it_runs, NULL), 0);
+    CHECK_EQUAL(remove_now(ctx, &hanging, XLEVENT_FORCE_LATE), ERROR_ABORTED);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    CHECK(is_whole(&hanging));
+    plug_script(&hanging, "exit 0");
+    CHECK_EQUAL(remove_now(ctx, &hanging, XLEVENT_FORCE_LATE), 0);
+    CHECK(is_removed(&hanging));
+    close_context(ctx);
+}
+
+TEST_WITH(called_off_twice_says_so, DEVICES)
+{
+    libxl_ctx *ctx = open_context();
+    struct note note;
+    libxl_asyncop_how how = told_to(&note);
+
+    hanging = plug_disk();
+    /* It takes its time to end. */
+    plug_script(&hanging, "trap '' TERM; while :; do sleep 0.1; done");
+    put_node(backend_node(&hanging, "state"), "6");
+    CHECK_EQUAL(begin_removal(ctx, &hanging, XLEVENT_FORCE_LATE, &how), 0);
+    poll_until_script_runs(ctx, &hanging);
+    CHECK_EQUAL(xlevent_ao_abort(ctx, &how), 0);
+    CHECK_EQUAL(xlevent_ao_abort(ctx, &how), ERROR_ABORTED);
+    CHECK_EQUAL(await_end(ctx, &note), ERROR_ABORTED);
+    CHECK(is_whole(&hanging));
+    close_context(ctx);
+}
+
+TEST_WITH(freeing_the_context_ends_what_is_under_way, DEVICES)
+{
+    libxl_ctx *ctx = open_context();
+    struct plug disk = plug_disk(), with_script = plug_disk();
+    struct note notes[2];
+    libxl_asyncop_how hows[2] = { told_to(&notes[0]), told_to(&notes[1]) };
+
+    plug_script(&with_script, "while :; do sleep 0.1; done");
+    put_node(backend_node(&with_script, "state"), "6");
+    CHECK_EQUAL(begin_removal(ctx, &disk, XLEVENT_FORCE_LATE, &hows[0]), 0);
+    CHECK_EQUAL(begin_removal(ctx, &with_script, XLEVENT_FORCE_LATE, &hows[1]), 0);
+    poll_until_script_runs(ctx, &with_script);
+    close_context(ctx);
+    CHECK_EQUAL(notes[0].calls, 1);
+    CHECK_EQUAL(notes[0].rc, ERROR_ABORTED);
+    CHECK_EQUAL(notes[1].calls, 1);
+    CHECK_EQUAL(notes[1].rc, ERROR_ABORTED);
+    CHECK(is_whole(&disk) && is_whole(&with_script));
+}
+
+/* ---- what is wrong ---- */
+
+TEST_WITH(bad_arguments_are_refused_and_nothing_is_done, DEVICES)
+{
+    libxl_ctx *ctx = open_context();
+    struct plug disk = plug_disk();
+    struct note note;
+    libxl_asyncop_how how = told_to(&note);
+    enum xlevent_device_kind vbd = XLEVENT_DEVICE_KIND_VBD;
+    int errors = 0;
+
+    log_quietly = true;
+#define REFUSED(call, error)                                                                                           \
+    do {                                                                                                               \
+        CHECK_EQUAL(call, error);                                                                                      \
+        CHECK_EQUAL(logged_errors, ++errors);                                                                          \
+    } while (0)
+    REFUSED(xlevent_device_remove(ctx, NOBODY, vbd, 51712, XLEVENT_FORCE_LATE, &how), ERROR_DOMAIN_NOTFOUND);
+    REFUSED(xlevent_device_remove(ctx, UINT32_MAX, vbd, 51712, XLEVENT_FORCE_LATE, &how), ERROR_DOMAIN_NOTFOUND);
+    REFUSED(xlevent_device_remove(ctx, disk.domid, vbd, 51713, XLEVENT_FORCE_LATE, &how), ERROR_NOTFOUND);
+    REFUSED(xlevent_device_remove(ctx, disk.domid, vbd, 0x80000000, XLEVENT_FORCE_LATE, &how), ERROR_INVAL);
+    REFUSED(xlevent_device_remove(ctx, disk.domid, XLEVENT_DEVICE_KIND_VIF, 51712, XLEVENT_FORCE_LATE, &how),
+            ERROR_NOTFOUND);
+    REFUSED(xlevent_device_remove(ctx, disk.domid, 3, 51712, XLEVENT_FORCE_LATE, &how), ERROR_INVAL);
+    REFUSED(xlevent_device_remove(ctx, disk.domid, vbd, 51712, 3, &how), ERROR_INVAL);
+    REFUSED(xlevent_device_wait_ready(ctx, disk.domid, 0, 51712, &how), ERROR_INVAL);
+    REFUSED(xlevent_device_wait_ready(ctx, NOBODY, vbd, 51712, NULL), ERROR_DOMAIN_NOTFOUND);
+    CHECK_EQUAL(xlevent_device_remove(NULL, disk.domid, vbd, 51712, XLEVENT_FORCE_LATE, &how), ERROR_INVAL);
+    CHECK_EQUAL(xlevent_devices_remove(NULL, disk.domid, NULL, 0, XLEVENT_FORCE_LATE, &how), ERROR_INVAL);
+    CHECK_EQUAL(xlevent_device_wait_ready(NULL, disk.domid, vbd, 51712, &how), ERROR_INVAL);
+    CHECK_EQUAL(xlevent_ao_abort(NULL, &how), ERROR_INVAL);
+    /* One at a time for each device. */
+    CHECK_EQUAL(begin_removal(ctx, &disk, XLEVENT_FORCE_LATE, &how), 0);
+    REFUSED(begin_removal(ctx, &disk, XLEVENT_FORCE_NOW, NULL), ERROR_INVAL);
+    CHECK_EQUAL(note.calls, 0);
+    put_node(backend_node(&disk, "state"), "6");
+    CHECK_EQUAL(await_end(ctx, &note), 0);
+    close_context(ctx);
+}
+
+/*
+ * Calls of libxenstore, those of the library under test among them, come through here: somebody else changes a node just
+ * before a transaction ends, `conflicts` times.
+ */
+static int conflicts, conflicted;
+static char contested[200];
+
+bool xs_transaction_end(struct xs_handle *xs, xs_transaction_t transaction, bool abort)
+{
+    static bool (*real)(struct xs_handle *, xs_transaction_t, bool);
+
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "xs_transaction_end");
+    if (!abort && conflicts > 0) {
+        conflicts--;
+        conflicted++;
+        put_number(contested, 4);
+    }
+    return real(xs, transaction, abort);
+}
+
+TEST_WITH(a_conflict_with_others_is_no_failure, DEVICES)
+{
+    libxl_ctx *ctx = open_context();
+    struct plug disk = plug_disk();
+    struct note note;
+    libxl_asyncop_how how = told_to(&note);
+
+    strcpy(contested, backend_node(&disk, "state"));
+    conflicts = 5;
+    CHECK_EQUAL(begin_removal(ctx, &disk, XLEVENT_FORCE_LATE, &how), 0);
+    CHECK_EQUAL(conflicted, 5);
+    CHECK(node_is(backend_node(&disk, "state"), "5"));
+    /* And at the end. */
+    strcpy(contested, path_of("%s/other", frontend_of(&disk)));
+    conflicts = 3;
+    put_node(backend_node(&disk, "state"), "6");
+    CHECK_EQUAL(await_end(ctx, &note), 0);
+    CHECK_EQUAL(conflicted, 8);
+    CHECK(is_removed(&disk));
+    CHECK_EQUAL(logged_errors, 0);
+    close_context(ctx);
+}
+
+TEST_WITH(a_backend_is_watched_again_when_xenstored_comes_back, DEVICES)
+{
+    libxl_ctx *ctx = open_context();
+    struct plug disk = plug_disk(), lost = plug_disk();
+    struct note notes[2];
+    libxl_asyncop_how hows[2] = { told_to(&notes[0]), told_to(&notes[1]) };
+
+    log_quietly = true;
+    CHECK_EQUAL(begin_removal(ctx, &disk, XLEVENT_FORCE_LATE, &hows[0]), 0);
+    CHECK_EQUAL(begin_removal(ctx, &lost, XLEVENT_FORCE_LATE, &hows[1]), 0);
+    host_kill_xenstored();
+    poll_once(ctx, -1);
+    CHECK_EQUAL(begin_removal(ctx, &disk, XLEVENT_FORCE_LATE, &hows[0]), ERROR_FAIL);
+    host_start_xenstored();
+    /* The new daemon knows no nodes, until a toolstack writes them: there is nothing left of the other. */
+    plug_write(&disk, 5);
+    CHECK_EQUAL(await_end(ctx, &notes[1]), 0);
+    if (notes[0].calls == 0)
+        put_node(backend_node(&disk, "state"), "6");
+    CHECK_EQUAL(await_end(ctx, &notes[0]), 0);
+    close_context(ctx);
+}
+
+static int refuse(void *user, int fd, void **registration, short events, void *for_libxl)
+{
+    (void)fd, (void)registration, (void)events, (void)for_libxl;
+    return *(int *)user;
+}
+
+static int modify(void *user, int fd, void **registration, short events)
+{
+    (void)user, (void)fd, (void)registration, (void)events;
+    return 0;
+}
+
+static void deregister(void *user, int fd, void *registration)
+{
+    (void)user, (void)fd, (void)registration;
+}
+
+static int timeout_refused(void *user, void **registration, struct timeval at, void *for_libxl)
+{
+    (void)user, (void)registration, (void)at, (void)for_libxl;
+    FAIL("a timeout is asked for");
+}
+
+static int timeout_modify(void *user, void **registration, struct timeval at)
+{
+    (void)user, (void)registration, (void)at;
+    return 0;
+}
+
+TEST_WITH(a_loop_that_refuses_the_descriptor_refuses_the_operation, DEVICES)
+{
+    static const libxl_osevent_hooks hooks = {
+        .fd_register = refuse, .fd_modify = modify, .fd_deregister = deregister,
+        .timeout_register = timeout_refused, .timeout_modify = timeout_modify,
+    };
+    libxl_ctx *ctx = open_context();
+    struct plug disk = plug_disk();
+    int answer = 5;
+
+    libxl_osevent_register_hooks(ctx, &hooks, &answer);
+    log_quietly = true;
+    CHECK_EQUAL(remove_now(ctx, &disk, XLEVENT_FORCE_LATE), 5);
+    CHECK(node_is(backend_node(&disk, "state"), "4"));
+    answer = 0;
+    backend_closes(&disk);
+    CHECK_EQUAL(remove_now(ctx, &disk, XLEVENT_FORCE_LATE), 0);
+    CHECK(is_removed(&disk));
+    close_context(ctx);
+}
