@@ -193,6 +193,55 @@ TEST_WITH(called_off_twice_says_so, DEVICES)
     close_context(ctx);
 }
 
+enum { ROUNDS = 15 };
+
+static void *remove_and_abort(void *arg)
+{
+    int round;
+
+    (void)arg;
+    for (round = 0; round < ROUNDS; round++) {
+        struct plug disk = plug_disk();
+        struct note note;
+        libxl_asyncop_how how = told_to(&note);
+        int rc;
+
+        /* It has closed, or is going to: an end and an abort come at any moments of each other's. */
+        if (round % 2)
+            put_node(backend_node(&disk, "state"), "6");
+        else
+            backend_closes(&disk);
+        CHECK_EQUAL(begin_removal(shared, &disk, XLEVENT_FORCE_LATE, &how), 0);
+        rc = xlevent_ao_abort(shared, &how);
+        CHECK(rc == 0 || rc == ERROR_NOTFOUND);
+        while (__atomic_load_n(&note.calls, __ATOMIC_ACQUIRE) == 0)
+            poll_once(shared, 10);
+        CHECK(note.rc == 0 || (note.rc == ERROR_ABORTED && rc == 0));
+        if (note.rc == ERROR_ABORTED) {
+            CHECK(is_whole(&disk));
+            CHECK_EQUAL(remove_now(shared, &disk, XLEVENT_FORCE_LATE), 0);
+        }
+        CHECK(is_removed(&disk));
+        CHECK_EQUAL(note.calls, 1);
+    }
+    return NULL;
+}
+
+TEST_WITH(operations_of_several_threads_end_once_each_also_when_they_are_called_off, DEVICES)
+{
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    int i;
+
+    shared = open_context();
+    for (i = 0; i < THREADS; i++)
+        CHECK_EQUAL(pthread_create(&threads[i], NULL, remove_and_abort, NULL), 0);
+    for (i = 0; i < THREADS; i++)
+        CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
+    CHECK_EQUAL(logged_errors, 0);
+    close_context(shared);
+}
+
 TEST_WITH(freeing_the_context_ends_what_is_under_way, DEVICES)
 {
     libxl_ctx *ctx = open_context();
