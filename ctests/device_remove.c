@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Operations with devices, as they should go: xlevent_device_remove, xlevent_devices_remove and xlevent_device_wait_ready.
- * libxenlight does the same inside functions of its own, which need whole domains.
+ * libxenlight does the same inside functions of its own for each kind; one test runs them side by side.
  */
 #include <pthread.h>
 
@@ -376,6 +376,110 @@ TEST_WITH(a_script_that_cannot_be_run_is_a_failure, DEVICES)
         CHECK_EQUAL(logged_errors, i + 1);
         CHECK(is_whole(&disk));
     }
+    close_context(ctx);
+}
+
+/* ---- side by side with libxenlight ---- */
+
+/* libxenlight's own function in its column, ours in the others. */
+static int remove_as_libxl(libxl_ctx *ctx, const struct plug *plug)
+{
+#ifndef XLEVENT_STANDALONE
+    if (column == REAL) {
+        libxl_device_disk disk;
+        libxl_device_nic nic;
+        int rc;
+
+        libxl_device_disk_init(&disk);
+        libxl_device_nic_init(&nic);
+        disk.vdev = strdup("xvda");
+        disk.pdev_path = strdup("/dev/null");
+        disk.format = LIBXL_DISK_FORMAT_RAW;
+        disk.backend = strcmp(plug->backend_kind, "qdisk") == 0 ? LIBXL_DISK_BACKEND_QDISK : LIBXL_DISK_BACKEND_PHY;
+        disk.backend_domid = plug->backend_domid;
+        nic.devid = (int)plug->devid;
+        if (plug->kind == XLEVENT_DEVICE_KIND_VIF)
+            rc = libxl_device_nic_remove(ctx, plug->domid, &nic, NULL);
+        else
+            rc = libxl_device_disk_remove(ctx, plug->domid, &disk, NULL);
+        libxl_device_disk_dispose(&disk);
+        libxl_device_nic_dispose(&nic);
+        return rc;
+    }
+#endif
+    return remove_now(ctx, plug, XLEVENT_FORCE_LATE);
+}
+
+/* What is run with what, what is left, and what it comes to. */
+DOMAIN_TEST(a_removal_does_what_libxls_does)
+{
+    libxl_ctx *ctx = open_context();
+    struct plug disk = plug_disk(), failing = plug_disk(), foreign = plug_in(0, XLEVENT_DEVICE_KIND_VBD, 51712, 7, "vbd");
+    struct plug by_qemu = plug_in(0, XLEVENT_DEVICE_KIND_VBD, 51712, 0, "qdisk");
+    struct plug leaving = plug_in(0, XLEVENT_DEVICE_KIND_VBD, 51712, 0, "qdisk");
+    struct plug nic = plug_in(0, XLEVENT_DEVICE_KIND_VIF, 3, 0, "vif"), emulated = plug_in(0, XLEVENT_DEVICE_KIND_VIF, 3, 0, "vif");
+
+    CHECK_EQUAL(setenv("HOME", "/of/the/application", 1), 0);
+    plug_script(&disk, "exit 0");
+    backend_closes(&disk);
+    CHECK_EQUAL(remove_as_libxl(ctx, &disk), 0);
+    CHECK(is_removed(&disk));
+    CHECK(!has_node(path_of("/libxl/%u/device", (unsigned)disk.domid)));
+    CHECK(!has_node(path_of("/local/domain/%u/device", (unsigned)disk.domid)));
+    CHECK(!has_node(path_of("/local/domain/0/backend/vbd/%u", (unsigned)disk.domid)));
+    CHECK_EQUAL(script_runs(&disk), 1);
+    CHECK(script_had(&disk, 1, "args=remove script=/"));
+    CHECK(script_had(&disk, 1, path_of("type=vbd path=backend/vbd/%u/51712 base=backend ", (unsigned)disk.domid)));
+    CHECK(script_had(&disk, 1, "netdev=unset vif=unset interface=unset home=/of/the/application ."));
+
+    plug_script(&nic, "exit 0");
+    put_node(backend_node(&nic, "type"), "vif");
+    backend_closes(&nic);
+    CHECK_EQUAL(remove_as_libxl(ctx, &nic), 0);
+    CHECK(is_removed(&nic));
+    CHECK_EQUAL(script_runs(&nic), 1);
+    CHECK(script_had(&nic, 1, "args=offline type_if=vif script=/"));
+    CHECK(script_had(&nic, 1, path_of("path=backend/vif/%u/3 base=backend netdev= vif=vif%u.3 interface=unset ",
+                                      (unsigned)nic.domid, (unsigned)nic.domid)));
+
+    plug_script(&emulated, "exit 0");
+    put_node(backend_node(&emulated, "type"), "vif_ioemu");
+    put_node(backend_node(&emulated, "gatewaydev"), "xenbr0");
+    backend_closes(&emulated);
+    CHECK_EQUAL(remove_as_libxl(ctx, &emulated), 0);
+    CHECK_EQUAL(script_runs(&emulated), 2);
+    CHECK(script_had(&emulated, 1, "args=offline type_if=vif "));
+    CHECK(script_had(&emulated, 2, "args=remove type_if=tap "));
+    CHECK(script_had(&emulated, 2, path_of("netdev=xenbr0 vif=vif%u.3 interface=vif%u.3-emu ", (unsigned)emulated.domid,
+                                           (unsigned)emulated.domid)));
+
+    plug_script(&foreign, "exit 0");
+    driver_domain_closes(&foreign);
+    CHECK_EQUAL(remove_as_libxl(ctx, &foreign), 0);
+    CHECK(is_removed(&foreign));
+    CHECK_EQUAL(script_runs(&foreign), 0);
+
+    plug_script(&by_qemu, "exit 0");
+    backend_closes(&by_qemu);
+    CHECK_EQUAL(remove_as_libxl(ctx, &by_qemu), 0);
+    CHECK(is_removed(&by_qemu));
+    CHECK_EQUAL(script_runs(&by_qemu), 0);
+
+    host_kill(leaving.domid);
+    CHECK_EQUAL(remove_as_libxl(ctx, &leaving), 0);
+    CHECK(is_removed(&leaving));
+
+    log_quietly = true;
+    plug_script(&failing, "exit 1");
+    backend_closes(&failing);
+    if (OURS("script-fails")) {
+        CHECK_EQUAL(remove_as_libxl(ctx, &failing), ERROR_FAIL);
+        CHECK(is_whole(&failing));
+    } else {
+        CHECK_EQUAL(remove_as_libxl(ctx, &failing), 0);
+        CHECK(is_removed(&failing));
+    }
+    CHECK_EQUAL(script_runs(&failing), 1);
     close_context(ctx);
 }
 

@@ -30,7 +30,8 @@
 //! ```
 //!
 //! A script that fails, or a backend in another domain that stays, is a failure, and the nodes are left, so that the removal
-//! can be repeated; by force they are removed all the same. A failed change of nodes has changed nothing.
+//! can be repeated; by force they are removed all the same. (libxl takes no notice of a script that fails here.) A failed
+//! change of nodes has changed nothing.
 //!
 //! # Connection
 //!

@@ -169,7 +169,8 @@ unsafe fn operate(
 /// it has one (`script` among the backend's nodes, with the argument `remove`, for a network interface `offline`, and the
 /// environment that libxl gives it), with 40 s for it. At last the nodes of backend and frontend and those that libxl has of
 /// the device are removed, in one transaction, and the directories above them that are empty then. A transaction that others
-/// disturb is done again.
+/// disturb is done again. In one thing it isn't as with libxl: that takes no notice of a script that fails, and removes the
+/// nodes.
 ///
 /// - A backend that is QEMU, of a guest that is paused, shut down, dying or gone, isn't told anything: QEMU has 2 s to leave,
 ///   and then its backend is called closed in its place.
