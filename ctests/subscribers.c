@@ -17,7 +17,10 @@
 #pragma weak xlevent_subscriber_new
 #pragma weak xlevent_subscriber_free
 #pragma weak xlevent_subscriber_evenable_domain_death
+#pragma weak xlevent_subscriber_evenable_domain_state
 #pragma weak xlevent_subscriber_evenable_disk_eject
+#pragma weak libxl_evenable_domain_state
+#pragma weak libxl_evdisable_domain_state
 #pragma weak xlevent_subscriber_check
 #pragma weak xlevent_subscriber_wait
 #pragma weak xlevent_subscriber_wait_cancel
@@ -117,6 +120,50 @@ TEST_WITH(of_one_domain_each_gets_the_events_that_it_has_asked_for, COMMANDS_DOM
     expect_silence(ctx);
     expect_nothing_for(ctx, one);
     expect_nothing_for(ctx, other);
+    close_context(ctx);
+}
+
+/* A SUSPENDED, RUNNING or CREATED of a domain. */
+static void expect_state_of(libxl_ctx *ctx, subscriber *who, int type, uint32_t domid, libxl_ev_user user)
+{
+    libxl_event *event = wait_event_of(ctx, who);
+
+    CHECK_EQUAL((int)event->type, type);
+    CHECK_EQUAL(event->domid, domid);
+    CHECK_EQUAL(event->for_user, user);
+    libxl_event_free(ctx, event);
+}
+
+#define BIT(type) ((uint64_t)1 << LIBXL_EVENT_TYPE_##type)
+
+TEST_WITH(states_of_a_domain_and_of_all_come_to_who_has_asked_for_them, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    libxl_ctx *ctx = open_context();
+    subscriber *one = subscribe(ctx), *all = subscribe(ctx);
+    uint32_t domid = host_create();
+    libxl_evgen_domain_state *state = NULL, *any = NULL, *own = NULL;
+    libxl_event *event = UNTOUCHED;
+
+    CHECK_EQUAL(xlevent_subscriber_evenable_domain_state(ctx, one, domid, BIT(DOMAIN_SUSPENDED), 1, &state), 0);
+    CHECK_EQUAL(xlevent_subscriber_evenable_domain_state(ctx, all, LIBXL_DOMID_ANY,
+                                                         BIT(DOMAIN_CREATED) | BIT(DOMAIN_SUSPENDED) | BIT(DOMAIN_DEATH),
+                                                         2, &any), 0);
+    expect_state_of(ctx, all, LIBXL_EVENT_TYPE_DOMAIN_CREATED, domid, 2);
+    host_suspend(domid);
+    expect_state_of(ctx, all, LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED, domid, 2);
+    expect_state_of(ctx, one, LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED, domid, 1);
+    /* One generator is disabled by itself, the other goes with its subscriber; nobody is told of what comes then. */
+    libxl_evdisable_domain_state(ctx, state);
+    unsubscribe(ctx, all);
+    CHECK_EQUAL(libxl_evenable_domain_state(ctx, domid, BIT(DOMAIN_DEATH), 3, &own), 0);
+    host_destroy(domid);
+    expect_death(ctx, domid, 3);
+    expect_nothing_for(ctx, one);
+    CHECK_EQUAL(libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), ERROR_NOT_READY);
+    /* As for the context itself. */
+    CHECK_EQUAL(xlevent_subscriber_evenable_domain_state(ctx, one, domid, 0, 0, &state), ERROR_INVAL);
+    CHECK_EQUAL(xlevent_subscriber_evenable_domain_state(ctx, all, domid, BIT(DOMAIN_DEATH), 0, &state), ERROR_INVAL);
+    CHECK_EQUAL(xlevent_subscriber_evenable_domain_state(ctx, one, domid, BIT(DOMAIN_DEATH), 0, NULL), ERROR_INVAL);
     close_context(ctx);
 }
 

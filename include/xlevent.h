@@ -386,6 +386,23 @@ int xlevent_subscriber_evenable_domain_death(libxl_ctx *ctx,
                                              libxl_evgen_domain_death **evgen_out);
 
 /**
+ * As libxl_evenable_domain_state, for a subscriber: from the first on, all events of this generator come to it alone.
+ *
+ * The handle is like any other, and given to libxl_evdisable_domain_state. Returns what libxl_evenable_domain_state does;
+ * ERROR_INVAL also for a NULL or unknown `subscriber`.
+ *
+ * # Safety
+ *
+ * `evgen_out` is NULL or points to a writable pointer.
+ */
+int xlevent_subscriber_evenable_domain_state(libxl_ctx *ctx,
+                                             struct xlevent_subscriber *subscriber,
+                                             uint32_t domid,
+                                             uint64_t states,
+                                             libxl_ev_user user,
+                                             libxl_evgen_domain_state **evgen_out);
+
+/**
  * As libxl_evenable_disk_eject, for a subscriber: from the first on, all events of this generator come to it alone.
  *
  * The handle is like any other, and given to libxl_evdisable_disk_eject. Returns what libxl_evenable_disk_eject does;

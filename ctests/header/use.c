@@ -149,12 +149,16 @@ static int share(struct app *app, uint32_t domid)
 {
     struct xlevent_subscriber *subscriber = NULL;
     libxl_evgen_domain_death *death = NULL;
+    libxl_evgen_domain_state *state = NULL;
     libxl_evgen_disk_eject *eject = NULL;
     libxl_event *event = NULL;
     int rc = xlevent_subscriber_new(app->ctx, &subscriber);
 
     if (rc == 0)
         rc = xlevent_subscriber_evenable_domain_death(app->ctx, subscriber, domid, 0, &death);
+    if (rc == 0)
+        rc = xlevent_subscriber_evenable_domain_state(app->ctx, subscriber, LIBXL_DOMID_ANY,
+                                                      (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_CREATED, 0, &state);
     if (rc == 0)
         rc = xlevent_subscriber_evenable_disk_eject(app->ctx, subscriber, domid, "hdc", 0, &eject);
     if (rc == 0)

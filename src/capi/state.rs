@@ -95,10 +95,7 @@ pub unsafe extern "C" fn libxl_evenable_domain_state(
         if evgen_out.is_null() {
             return invalid(&context, name, "the place for the handle is NULL");
         }
-        let (subject, whose) = match domid {
-            LIBXL_DOMID_ANY => (Subject::Any, "any domain".to_owned()),
-            _ => (Subject::Domain(domid), format!("domain {domid}")),
-        };
+        let (subject, whose) = subject(domid);
         match context.enable_domain_state(subject, states, user) {
             Ok(key) => {
                 // SAFETY: not null, so writable.
@@ -108,6 +105,14 @@ pub unsafe extern "C" fn libxl_evenable_domain_state(
             Err(error) => failed(&context, &format!("{name}: {whose}"), &error),
         }
     })
+}
+
+/// What a domid asks for, and how it is called in a log line.
+pub(super) fn subject(domid: u32) -> (Subject, String) {
+    match domid {
+        LIBXL_DOMID_ANY => (Subject::Any, "any domain".to_owned()),
+        _ => (Subject::Domain(domid), format!("domain {domid}")),
+    }
 }
 
 /// Stops a generator of domain states, and makes its handle invalid.

@@ -12,6 +12,7 @@ use super::entry::entry;
 use super::event::{libxl_event_predicate, retrieve_with};
 use super::evgen::{libxl_evgen_disk_eject, libxl_evgen_domain_death};
 use super::handle::{context, failed, invalid};
+use super::state::{libxl_evgen_domain_state, subject};
 use crate::abi::*;
 use crate::context::{Context, Predicate, SubscriberKey};
 
@@ -195,6 +196,44 @@ pub unsafe extern "C" fn xlevent_subscriber_evenable_domain_death(
                 0
             }
             Err(error) => failed(&context, &format!("{name}: domain {domid}"), &error),
+        }
+    })
+}
+
+/// As libxl_evenable_domain_state, for a subscriber: from the first on, all events of this generator come to it alone.
+///
+/// The handle is like any other, and given to libxl_evdisable_domain_state. Returns what libxl_evenable_domain_state does;
+/// ERROR_INVAL also for a NULL or unknown `subscriber`.
+///
+/// # Safety
+///
+/// `evgen_out` is NULL or points to a writable pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xlevent_subscriber_evenable_domain_state(
+    ctx: *mut libxl_ctx,
+    subscriber: *mut xlevent_subscriber,
+    domid: u32,
+    states: u64,
+    user: libxl_ev_user,
+    evgen_out: *mut *mut libxl_evgen_domain_state,
+) -> c_int {
+    entry!("xlevent_subscriber_evenable_domain_state", ERROR_FAIL, {
+        let name = "xlevent_subscriber_evenable_domain_state";
+        let context = match context(name, ctx) {
+            Ok(context) => context,
+            Err(rc) => return rc,
+        };
+        if evgen_out.is_null() {
+            return invalid(&context, name, "the place for the handle is NULL");
+        }
+        let (subject, whose) = subject(domid);
+        match context.enable_domain_state_for(Some(key(subscriber)), subject, states, user) {
+            Ok(key) => {
+                // SAFETY: not null, so writable.
+                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_domain_state };
+                0
+            }
+            Err(error) => failed(&context, &format!("{name}: {whose}"), &error),
         }
     })
 }

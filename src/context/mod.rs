@@ -300,24 +300,35 @@ impl Context {
 
     /// The same for a subscriber. No event of the generator's goes anywhere else.
     pub fn enable_domain_death_for(&self, subscriber: Option<SubscriberKey>, domid: u32, user: u64) -> Result<Key> {
+        self.add_generator(subscriber, Subject::Domain(domid), |domains, recipient| {
+            domains.add_death_for(recipient, domid, user)
+        })
+    }
+
+    /// Adds a generator, whose events are served when this returns. On failure nothing is left behind.
+    fn add_generator(
+        &self,
+        subscriber: Option<SubscriberKey>,
+        subject: Subject,
+        add: impl FnOnce(&mut Domains, Recipient) -> Key,
+    ) -> Result<Key> {
         let mut state = self.state.lock();
         state.recipient(subscriber)?;
-        let newly_armed = self.arm(&mut state, Subject::Domain(domid))?;
-        // Arming waits at times. The subscriber may have gone.
-        let recipient = match state.recipient(subscriber) {
-            Ok(recipient) => recipient,
-            Err(error) => {
-                self.disarm(&mut state);
-                self.flush(state);
-                return Err(error);
-            }
-        };
-        let key = state.domains.add_death_for(recipient, domid, user);
-        self.look_at_new_generator(&mut state, newly_armed);
-        if state.retarget_later() {
+        let result = self.arm(&mut state, subject).and_then(|newly_armed| {
+            // Arming waits at times. The subscriber may have gone.
+            let recipient = state.recipient(subscriber)?;
+            let key = add(&mut state.domains, recipient);
+            self.look_at_new_generator(&mut state, newly_armed);
+            Ok(key)
+        });
+        if result.is_err() {
+            self.disarm(&mut state);
+        }
+        // Also what a failure has left.
+        if state.retarget_later() || result.is_err() {
             self.flush(state);
         }
-        Ok(key)
+        result
     }
 
     /// Ends what [`Context::enable_domain_death`] began. Events that are queued stay queued.

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::turn::Later;
-use super::{Context, State};
+use super::{Context, State, SubscriberKey};
 use crate::error::{Error, Result};
 use crate::evgen::domain_state::{CREATED, STATES};
 use crate::evgen::monitor::Key;
@@ -40,6 +40,17 @@ impl Context {
     /// Generates events for the states in the mask, bits `1 << LIBXL_EVENT_TYPE_…`, of a domain or of all domains but the
     /// control domain. It begins with the present state.
     pub fn enable_domain_state(&self, subject: Subject, states: u64, user: u64) -> Result<Key> {
+        self.enable_domain_state_for(None, subject, states, user)
+    }
+
+    /// The same for a subscriber. No event of the generator's goes anywhere else.
+    pub fn enable_domain_state_for(
+        &self,
+        subscriber: Option<SubscriberKey>,
+        subject: Subject,
+        states: u64,
+        user: u64,
+    ) -> Result<Key> {
         let allowed = match subject {
             Subject::Domain(domid) if domid >= DOMID_LIMIT => {
                 return Err(Error::Invalid("no domain can have this number".to_owned()));
@@ -50,21 +61,10 @@ impl Context {
         if states == 0 || states & !allowed != 0 {
             return Err(Error::Invalid(format!("a mask of states {states:#x}, which may have the bits {allowed:#x}")));
         }
-        let mut state = self.state.lock();
-        let armed = self.arm(&mut state, subject);
-        let result = armed.map(|newly_armed| {
-            let key = match subject {
-                Subject::Domain(domid) => state.domains.add_state(domid, states, user),
-                Subject::Any => state.domains.add_any(states, user),
-            };
-            self.look_at_new_generator(&mut state, newly_armed);
-            key
-        });
-        // Also what a failure has left.
-        if state.retarget_later() {
-            self.flush(state);
-        }
-        result
+        self.add_generator(subscriber, subject, |domains, recipient| match subject {
+            Subject::Domain(domid) => domains.add_state_for(recipient, domid, states, user),
+            Subject::Any => domains.add_any_for(recipient, states, user),
+        })
     }
 
     /// Ends what [`Context::enable_domain_state`] began. Events that are queued stay queued.

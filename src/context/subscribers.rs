@@ -214,6 +214,7 @@ impl Context {
         }
         self.leave_gate(&mut state);
         let recipient = left.ok_or_else(|| unknown(key))?;
+        self.plan_resume_look(&mut state);
         state.retarget_later();
         self.disarm(&mut state);
         self.flush(state);

@@ -22,6 +22,7 @@ const CONTROL_DOMAIN: u32 = 0;
 #[derive(Debug)]
 struct AnyDomain {
     user: u64,
+    recipient: Recipient,
     states: u64,
     /// Ascending by domid. The dead are among them as long as they are listed.
     lives: Vec<(u32, Life)>,
@@ -32,7 +33,7 @@ impl AnyDomain {
     fn look(&mut self, found: &[DomainInfo], tell: &mut dyn FnMut(Report)) {
         let mut say = |domid, uuid, change| {
             if wants(self.states, change) {
-                tell(Report { domid, uuid, user: self.user, recipient: Recipient::OWN, change });
+                tell(Report { domid, uuid, user: self.user, recipient: self.recipient, change });
             }
         };
         let mut known = std::mem::replace(&mut self.lives, Vec::with_capacity(found.len())).into_iter().peekable();
@@ -91,9 +92,9 @@ pub struct AnyDomains {
 
 impl AnyDomains {
     /// Adds a generator.
-    pub fn insert(&mut self, states: u64, user: u64) -> Key {
+    pub fn insert(&mut self, recipient: Recipient, states: u64, user: u64) -> Key {
         let key = Key::of_any_domain();
-        self.generators.insert(key, AnyDomain { user, states, lives: Vec::new() });
+        self.generators.insert(key, AnyDomain { user, recipient, states, lives: Vec::new() });
         self.fresh = true;
         key
     }
@@ -101,10 +102,20 @@ impl AnyDomains {
     /// Removes a generator; whether there was one.
     pub fn remove(&mut self, key: Key) -> bool {
         let removed = self.generators.remove(&key).is_some();
+        self.removed();
+        removed
+    }
+
+    /// Removes all generators of a recipient's.
+    pub fn remove_all_of(&mut self, recipient: Recipient) {
+        self.generators.retain(|_, generator| generator.recipient != recipient);
+        self.removed();
+    }
+
+    fn removed(&mut self) {
         if self.generators.is_empty() {
             self.clear_fresh();
         }
-        removed
     }
 
     /// Nobody wants to know anything.
@@ -196,7 +207,7 @@ mod tests {
     /// One generator that wants everything.
     fn watching() -> AnyDomains {
         let mut any = AnyDomains::default();
-        any.insert(ALL, 1);
+        any.insert(Recipient::OWN, ALL, 1);
         any
     }
 
@@ -285,7 +296,7 @@ mod tests {
         let mut any = watching();
         let mut table = Table::of([3]);
         look(&mut any, &table);
-        let key = any.insert(CREATED | 1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH, 2);
+        let key = any.insert(Recipient::OWN, CREATED | 1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH, 2);
         assert!(any.has_fresh());
         assert_eq!(look(&mut any, &table), [(3, 2, Created)]);
         assert!(!any.has_fresh());

@@ -97,11 +97,6 @@ impl DomainDeath {
         DomainDeath { user, uuid: [0; 16], domid, recipient, said: Said::Nothing }
     }
 
-    /// Whom it speaks to.
-    pub fn recipient(&self) -> Recipient {
-        self.recipient
-    }
-
     /// Takes in a look at the domain, `None` if there is no such domain.
     pub fn look(&mut self, info: Option<&DomainInfo>, rule: SuspendRule) -> Option<Report> {
         if let Some(info) = info {
@@ -131,6 +126,10 @@ impl DomainDeath {
 
 impl Generator for DomainDeath {
     type Rule = SuspendRule;
+
+    fn recipient(&self) -> Recipient {
+        self.recipient
+    }
 
     fn dead(&self) -> bool {
         self.said == Said::Death

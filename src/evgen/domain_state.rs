@@ -154,14 +154,15 @@ fn suspended(before: Phase, info: &DomainInfo) -> (Phase, Changes) {
 pub struct DomainState {
     domid: u32,
     user: u64,
+    recipient: Recipient,
     states: u64,
     life: Life,
 }
 
 impl DomainState {
     /// One that tells of these states, of [`STATES`].
-    pub fn new(domid: u32, states: u64, user: u64) -> Self {
-        DomainState { domid, user, states, life: Life::default() }
+    pub fn new(domid: u32, states: u64, user: u64, recipient: Recipient) -> Self {
+        DomainState { domid, user, recipient, states, life: Life::default() }
     }
 
     /// Its domain, if that is suspended and it has to tell when it runs again.
@@ -173,6 +174,10 @@ impl DomainState {
 impl Generator for DomainState {
     type Rule = ();
 
+    fn recipient(&self) -> Recipient {
+        self.recipient
+    }
+
     fn dead(&self) -> bool {
         self.life.dead()
     }
@@ -183,7 +188,7 @@ impl Generator for DomainState {
                 domid: self.domid,
                 uuid: self.life.uuid,
                 user: self.user,
-                recipient: Recipient::OWN,
+                recipient: self.recipient,
                 change,
             });
         }
@@ -335,7 +340,7 @@ mod tests {
     fn a_generator_tells_what_it_was_asked_for() {
         let looks = [Some(suspended_at(1)), Some(suspended_at(2)), Some(shut_down(3)), None];
         let told = |states: u64| -> Vec<Change> {
-            let mut generator = DomainState::new(5, states, 9);
+            let mut generator = DomainState::new(5, states, 9, Recipient::OWN);
             let mut reports = Vec::new();
             for look in &looks {
                 generator.take_in(look.as_ref(), (), |report| reports.push(report));
@@ -355,7 +360,7 @@ mod tests {
     #[test]
     fn a_resume_is_awaited_by_who_wants_to_know_of_it_and_while_there_can_be_one() {
         let awaited = |states: u64, info: DomainInfo| {
-            let mut generator = DomainState::new(5, states, 0);
+            let mut generator = DomainState::new(5, states, 0, Recipient::OWN);
             generator.take_in(Some(&info), (), |_| {});
             generator.awaits_resume().is_some()
         };

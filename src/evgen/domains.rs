@@ -40,12 +40,6 @@ impl Domains {
         Domains { deaths: Monitor::new(rule), ..Domains::default() }
     }
 
-    /// Adds a generator of shutdown and death.
-    #[cfg(test)]
-    pub fn add_death(&mut self, domid: u32, user: u64) -> Key {
-        self.add_death_for(Recipient::OWN, domid, user)
-    }
-
     /// Adds a generator of shutdown and death, for a recipient.
     pub fn add_death_for(&mut self, recipient: Recipient, domid: u32, user: u64) -> Key {
         self.deaths.insert_for(recipient, domid, user)
@@ -54,6 +48,9 @@ impl Domains {
     /// Removes all generators of a recipient's.
     pub fn remove_all_of(&mut self, recipient: Recipient) {
         self.deaths.remove_all_of(recipient);
+        self.states.remove_all_of(recipient);
+        self.any.remove_all_of(recipient);
+        self.states_removed();
     }
 
     /// Removes one; whether there was one.
@@ -66,23 +63,27 @@ impl Domains {
         self.deaths.len()
     }
 
-    /// Adds a generator of a domain's states.
-    pub fn add_state(&mut self, domid: u32, states: u64, user: u64) -> Key {
-        self.states.add(domid, DomainState::new(domid, states, user))
+    /// Adds a generator of a domain's states, for a recipient.
+    pub fn add_state_for(&mut self, recipient: Recipient, domid: u32, states: u64, user: u64) -> Key {
+        self.states.add(domid, DomainState::new(domid, states, user, recipient))
     }
 
-    /// Adds one of all domains' states.
-    pub fn add_any(&mut self, states: u64, user: u64) -> Key {
-        self.any.insert(states, user)
+    /// Adds one of all domains' states, for a recipient.
+    pub fn add_any_for(&mut self, recipient: Recipient, states: u64, user: u64) -> Key {
+        self.any.insert(recipient, states, user)
     }
 
     /// Removes one of either kind; whether there was one.
     pub fn remove_state(&mut self, key: Key) -> bool {
         let removed = self.states.remove(key) || self.any.remove(key);
-        if self.states.is_empty() && self.any.is_empty() {
+        self.states_removed();
+        removed
+    }
+
+    fn states_removed(&mut self) {
+        if self.deaths_alone() {
             self.suspended.clear();
         }
-        removed
     }
 
     /// How many of either kind there are.
@@ -227,6 +228,22 @@ pub fn look<H: Host + ?Sized>(host: &mut H, whose: &[&Domains]) -> Result<Snapsh
         }
     }
     Snapshot::take(host, wanted)
+}
+
+/// As who uses the context itself does it.
+#[cfg(test)]
+impl Domains {
+    pub(crate) fn add_death(&mut self, domid: u32, user: u64) -> Key {
+        self.add_death_for(Recipient::OWN, domid, user)
+    }
+
+    pub(crate) fn add_state(&mut self, domid: u32, states: u64, user: u64) -> Key {
+        self.add_state_for(Recipient::OWN, domid, states, user)
+    }
+
+    pub(crate) fn add_any(&mut self, states: u64, user: u64) -> Key {
+        self.add_any_for(Recipient::OWN, states, user)
+    }
 }
 
 #[cfg(test)]

@@ -92,6 +92,9 @@ pub trait Generator: Clone {
     /// What they have in common.
     type Rule: Copy + Default;
 
+    /// Whom it speaks to.
+    fn recipient(&self) -> Recipient;
+
     /// Has nothing more to say.
     fn dead(&self) -> bool;
 
@@ -138,15 +141,6 @@ impl Monitor {
     pub fn insert_for(&mut self, recipient: Recipient, domid: u32, user: u64) -> Key {
         self.add(domid, DomainDeath::new(domid, user, recipient))
     }
-
-    /// Removes all generators of a recipient's.
-    pub fn remove_all_of(&mut self, recipient: Recipient) {
-        let all = self.generators.since(Key::first_of(0));
-        let keys: Vec<Key> = all.filter(|(_, it)| it.recipient() == recipient).map(|(key, _)| key).collect();
-        for key in keys {
-            self.remove(key);
-        }
-    }
 }
 
 impl<G: Generator> Generators<G> {
@@ -171,6 +165,15 @@ impl<G: Generator> Generators<G> {
             self.fresh.clear();
         }
         true
+    }
+
+    /// Removes all generators of a recipient's.
+    pub fn remove_all_of(&mut self, recipient: Recipient) {
+        let all = self.generators.since(Key::first_of(0));
+        let keys: Vec<Key> = all.filter(|(_, it)| it.recipient() == recipient).map(|(key, _)| key).collect();
+        for key in keys {
+            self.remove(key);
+        }
     }
 
     /// How many generators there are.
