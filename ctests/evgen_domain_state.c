@@ -343,7 +343,7 @@ STATE_TEST(suspended_domains_are_looked_at_by_themselves_and_only_then)
 {
     libxl_ctx *ctx = open_context();
     uint32_t domid = host_create();
-    struct xlevent_stats before;
+    struct xlevent_stats before, after;
 
     enable_states(ctx, domid, STATES, 1);
     expect_silence(ctx);
@@ -353,10 +353,12 @@ STATE_TEST(suspended_domains_are_looked_at_by_themselves_and_only_then)
     before = stats_of(ctx);
     while (stats_of(ctx).resume_looks < before.resume_looks + 3)
         poll_once(ctx, -1);
+    after = stats_of(ctx);
     /* Each costs a hypercall for one domain. */
-    CHECK_AT_LEAST(stats_of(ctx).hypercalls, before.hypercalls + 3);
-    CHECK_EQUAL(stats_of(ctx).hypercalls - before.hypercalls, stats_of(ctx).domains_examined - before.domains_examined);
-    CHECK_EQUAL(stats_of(ctx).scans, before.scans);
+    CHECK_AT_LEAST(after.hypercalls, before.hypercalls + 3);
+    CHECK_EQUAL(after.hypercalls - before.hypercalls, after.domains_examined - before.domains_examined);
+    /* Looks at everything have firings for a cause: the suspend's own may come after a look that found it already. */
+    CHECK_AT_LEAST(after.releases - before.releases, after.scans - before.scans);
     host_resume(domid);
     expect_event(ctx, RUNNING, domid, 1);
     before = stats_of(ctx);
