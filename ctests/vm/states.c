@@ -8,7 +8,8 @@
  * Prints "ready" once it has asked, then "DOMID CREATED", "DOMID SUSPENDED",
  * "DOMID RUNNING", "DOMID SHUTDOWN REASON" or "DOMID DEATH", each at once.
  * Goes on until SIGTERM, also after a death: nothing is filtered, and what comes
- * too late or twice is to be seen.
+ * too late or twice is to be seen.  On SIGUSR1 it prints "looks N": so often has
+ * the library looked whether suspended domains run again.
  *
  * Built twice.  states-alone is linked with libxlevent and nothing else of Xen's
  * event library.  states-beside is linked with libxenlight behind libxlevent, as
@@ -29,14 +30,19 @@
 /* What comes back in for_user: more than 32 bits, to see that all of it does. */
 #define USER UINT64_C(0x5ca1ab1e00c0ffee)
 
-static sigset_t ends;
+static sigset_t signals;
 
 /* The main thread waits in the library, where a signal would not end it. */
-static void *wait_for_end(void *user)
+static void *take_signals(void *user)
 {
+    struct xlevent_stats stats;
     int signum;
 
-    sigwait(&ends, &signum);
+    while (!sigwait(&signals, &signum) && signum != SIGTERM) {
+        xlevent_stats(user, &stats, sizeof stats);
+        printf("looks %" PRIu64 "\n", stats.resume_looks);
+        fflush(stdout);
+    }
     xlevent_wait_cancel(user);
     return NULL;
 }
@@ -99,9 +105,10 @@ int main(int argc, char **argv)
         domid = (uint32_t)strtoul(argv[1], NULL, 10);
     }
     /* Before the first thread, so that all of them have it blocked. */
-    sigemptyset(&ends);
-    sigaddset(&ends, SIGTERM);
-    sigprocmask(SIG_BLOCK, &ends, NULL);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
 
     logger = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_WARN, 0);
     if (!logger)
@@ -123,7 +130,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "states: libxl_evenable_domain_state: error %d\n", rc);
         return 1;
     }
-    if (pthread_create(&waiter, NULL, wait_for_end, ctx))
+    if (pthread_create(&waiter, NULL, take_signals, ctx))
         return 1;
     printf("ready\n");
     fflush(stdout);
