@@ -60,9 +60,8 @@ resolve_packages() {
         sources=$(write_sources)
     fi
     if [ -z "$sources" ]; then
-        say "apt knows no mirror of Debian here: taking deb.debian.org"
-        sources=$(write_source http://deb.debian.org/debian "$release_suite"
-            write_source http://deb.debian.org/debian-security "$release_suite-security")
+        say "apt knows no mirror of Debian here: name one in its sources"
+        return 1
     fi
     printf '%s\n' "$sources" >"$cache/apt/sources"
     private_apt apt-get update -qq || return 1
