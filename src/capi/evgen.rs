@@ -4,12 +4,68 @@
 //! A handle is an opaque number made to look like a pointer; it is looked up in its context and never dereferenced.
 
 use std::ffi::{CStr, c_char, c_int};
+use std::fmt::Display;
 
 use super::ctx::libxl_ctx;
 use super::entry::entry;
 use super::handle::{context, failed, invalid};
 use crate::abi::*;
+use crate::context::Context;
+use crate::error::Result;
 use crate::evgen::{disk_eject, monitor};
+
+/// What all functions that enable a generator have in common: the arguments before, the handle after. `whose` is for the log.
+///
+/// # Safety
+/// `evgen_out` is NULL or points to a writable pointer.
+pub(super) unsafe fn enable<Handle, Key: Into<u64>>(
+    name: &str,
+    ctx: *mut libxl_ctx,
+    evgen_out: *mut *mut Handle,
+    whose: impl Display,
+    work: impl FnOnce(&Context) -> Result<Key>,
+) -> c_int {
+    let context = match context(name, ctx) {
+        Ok(context) => context,
+        Err(rc) => return rc,
+    };
+    if evgen_out.is_null() {
+        return invalid(&context, name, "the place for the handle is NULL");
+    }
+    match work(&context) {
+        Ok(key) => {
+            // SAFETY: not null, so writable.
+            unsafe { *evgen_out = key.into() as *mut Handle };
+            0
+        }
+        Err(error) => failed(&context, &format!("{name}: {whose}"), &error),
+    }
+}
+
+/// The same of a drive, with its name.
+///
+/// # Safety
+/// As for [`enable`]; and `vdev` is NULL or a string that ends with a zero byte.
+pub(super) unsafe fn enable_drive<Handle, Key: Into<u64>>(
+    name: &str,
+    ctx: *mut libxl_ctx,
+    domid: u32,
+    vdev: *const c_char,
+    evgen_out: *mut *mut Handle,
+    work: impl FnOnce(&Context, &CStr) -> Result<Key>,
+) -> c_int {
+    if vdev.is_null() {
+        return match context(name, ctx) {
+            Ok(context) => invalid(&context, name, "the disk's name is NULL"),
+            Err(rc) => rc,
+        };
+    }
+    // SAFETY: not null, so a string.
+    let vdev = unsafe { CStr::from_ptr(vdev) };
+    let whose = format_args!("domain {domid}, disk {vdev:?}");
+    // SAFETY: the caller's promise is the same.
+    unsafe { enable(name, ctx, evgen_out, whose, |context| work(context, vdev)) }
+}
 
 /// What `libxl_evgen_domain_death` names. Applications see the pointer alone.
 pub struct libxl__evgen_domain_death {
@@ -49,20 +105,11 @@ pub unsafe extern "C" fn libxl_evenable_domain_death(
 ) -> c_int {
     entry!("libxl_evenable_domain_death", ERROR_FAIL, {
         let name = "libxl_evenable_domain_death";
-        let context = match context(name, ctx) {
-            Ok(context) => context,
-            Err(rc) => return rc,
-        };
-        if evgen_out.is_null() {
-            return invalid(&context, name, "the place for the handle is NULL");
-        }
-        match context.enable_domain_death(domid, user) {
-            Ok(key) => {
-                // SAFETY: not null, so writable.
-                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_domain_death };
-                0
-            }
-            Err(error) => failed(&context, &format!("{name}: domain {domid}"), &error),
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            enable(name, ctx, evgen_out, format_args!("domain {domid}"), |context| {
+                context.enable_domain_death(domid, user)
+            })
         }
     })
 }
@@ -132,22 +179,11 @@ pub unsafe extern "C" fn libxl_evenable_disk_eject(
 ) -> c_int {
     entry!("libxl_evenable_disk_eject", ERROR_FAIL, {
         let name = "libxl_evenable_disk_eject";
-        let context = match context(name, ctx) {
-            Ok(context) => context,
-            Err(rc) => return rc,
-        };
-        if vdev.is_null() || evgen_out.is_null() {
-            return invalid(&context, name, "the disk's name or the place for the handle is NULL");
-        }
-        // SAFETY: not null, so a string.
-        let vdev = unsafe { CStr::from_ptr(vdev) };
-        match context.enable_disk_eject(domid, vdev, user) {
-            Ok(key) => {
-                // SAFETY: not null, so writable.
-                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_disk_eject };
-                0
-            }
-            Err(error) => failed(&context, &format!("{name}: domain {domid}, disk {vdev:?}"), &error),
+        // SAFETY: the caller's promises are the same.
+        unsafe {
+            enable_drive(name, ctx, domid, vdev, evgen_out, |context, vdev| {
+                context.enable_disk_eject(domid, vdev, user)
+            })
         }
     })
 }

@@ -5,7 +5,8 @@ use std::ffi::c_int;
 
 use super::ctx::libxl_ctx;
 use super::entry::entry;
-use super::handle::{context, failed, invalid};
+use super::evgen::enable;
+use super::handle::{context, failed};
 use crate::abi::*;
 use crate::evgen::monitor::Key;
 use crate::evgen::targets::Subject;
@@ -88,22 +89,9 @@ pub unsafe extern "C" fn libxl_evenable_domain_state(
 ) -> c_int {
     entry!("libxl_evenable_domain_state", ERROR_FAIL, {
         let name = "libxl_evenable_domain_state";
-        let context = match context(name, ctx) {
-            Ok(context) => context,
-            Err(rc) => return rc,
-        };
-        if evgen_out.is_null() {
-            return invalid(&context, name, "the place for the handle is NULL");
-        }
         let (subject, whose) = subject(domid);
-        match context.enable_domain_state(subject, states, user) {
-            Ok(key) => {
-                // SAFETY: not null, so writable.
-                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_domain_state };
-                0
-            }
-            Err(error) => failed(&context, &format!("{name}: {whose}"), &error),
-        }
+        // SAFETY: the caller's promise is the same.
+        unsafe { enable(name, ctx, evgen_out, whose, |context| context.enable_domain_state(subject, states, user)) }
     })
 }
 

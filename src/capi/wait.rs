@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::ctx::libxl_ctx;
 use super::entry::entry;
 use super::event::{libxl_event_predicate, retrieve_with};
-use super::evgen::{libxl_evgen_disk_eject, libxl_evgen_domain_death};
+use super::evgen::{enable, enable_drive, libxl_evgen_disk_eject, libxl_evgen_domain_death};
 use super::handle::{context, failed, invalid};
 use super::state::{libxl_evgen_domain_state, subject};
 use crate::abi::*;
@@ -182,21 +182,9 @@ pub unsafe extern "C" fn xlevent_subscriber_evenable_domain_death(
 ) -> c_int {
     entry!("xlevent_subscriber_evenable_domain_death", ERROR_FAIL, {
         let name = "xlevent_subscriber_evenable_domain_death";
-        let context = match context(name, ctx) {
-            Ok(context) => context,
-            Err(rc) => return rc,
-        };
-        if evgen_out.is_null() {
-            return invalid(&context, name, "the place for the handle is NULL");
-        }
-        match context.enable_domain_death_for(Some(key(subscriber)), domid, user) {
-            Ok(key) => {
-                // SAFETY: not null, so writable.
-                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_domain_death };
-                0
-            }
-            Err(error) => failed(&context, &format!("{name}: domain {domid}"), &error),
-        }
+        let work = |context: &Context| context.enable_domain_death_for(Some(key(subscriber)), domid, user);
+        // SAFETY: the caller's promise is the same.
+        unsafe { enable(name, ctx, evgen_out, format_args!("domain {domid}"), work) }
     })
 }
 
@@ -219,22 +207,10 @@ pub unsafe extern "C" fn xlevent_subscriber_evenable_domain_state(
 ) -> c_int {
     entry!("xlevent_subscriber_evenable_domain_state", ERROR_FAIL, {
         let name = "xlevent_subscriber_evenable_domain_state";
-        let context = match context(name, ctx) {
-            Ok(context) => context,
-            Err(rc) => return rc,
-        };
-        if evgen_out.is_null() {
-            return invalid(&context, name, "the place for the handle is NULL");
-        }
         let (subject, whose) = subject(domid);
-        match context.enable_domain_state_for(Some(key(subscriber)), subject, states, user) {
-            Ok(key) => {
-                // SAFETY: not null, so writable.
-                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_domain_state };
-                0
-            }
-            Err(error) => failed(&context, &format!("{name}: {whose}"), &error),
-        }
+        let work = |context: &Context| context.enable_domain_state_for(Some(key(subscriber)), subject, states, user);
+        // SAFETY: the caller's promise is the same.
+        unsafe { enable(name, ctx, evgen_out, whose, work) }
     })
 }
 
@@ -257,23 +233,10 @@ pub unsafe extern "C" fn xlevent_subscriber_evenable_disk_eject(
 ) -> c_int {
     entry!("xlevent_subscriber_evenable_disk_eject", ERROR_FAIL, {
         let name = "xlevent_subscriber_evenable_disk_eject";
-        let context = match context(name, ctx) {
-            Ok(context) => context,
-            Err(rc) => return rc,
-        };
-        if vdev.is_null() || evgen_out.is_null() {
-            return invalid(&context, name, "the disk's name or the place for the handle is NULL");
-        }
-        // SAFETY: not null, so a string.
-        let vdev = unsafe { CStr::from_ptr(vdev) };
-        match context.enable_disk_eject_for(Some(key(subscriber)), domid, vdev, user) {
-            Ok(key) => {
-                // SAFETY: not null, so writable.
-                unsafe { *evgen_out = u64::from(key) as *mut libxl_evgen_disk_eject };
-                0
-            }
-            Err(error) => failed(&context, &format!("{name}: domain {domid}, disk {vdev:?}"), &error),
-        }
+        let work =
+            |context: &Context, vdev: &CStr| context.enable_disk_eject_for(Some(key(subscriber)), domid, vdev, user);
+        // SAFETY: the caller's promises are the same.
+        unsafe { enable_drive(name, ctx, domid, vdev, evgen_out, work) }
     })
 }
 
