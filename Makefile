@@ -58,6 +58,9 @@ test-c: deps-test ## Run the C tests (one: make test-c PROGRAM=event NAME=predic
 test-valgrind: deps-test ## Run the C tests under valgrind (one: make test-valgrind PROGRAM=event NAME=predicate)
 	@ctests/run --valgrind $(PROGRAM) $(NAME)
 
+trials: deps-test ## Run what might break it, over and over (one: make trials TRIAL=restarts; the long forms: LENGTH=--long)
+	@trials/run $(LENGTH) $(TRIAL)
+
 test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENARIO=ends XEN=4.20)
 	@SCENARIOS="$(or $(SCENARIO),$(SCENARIOS))" scripts/test vm
 
@@ -124,5 +127,5 @@ help: ## List all this
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind test-vm demo vm-shell bench bench-xen deps-bench install uninstall \
+.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm demo vm-shell bench bench-xen deps-bench install uninstall \
     xensim stage headers readme clean help
