@@ -11,8 +11,19 @@ passed=0
 failed=0
 limit=120   # seconds that a condition may take
 
-pass() { passed=$((passed + 1)); echo "PASS $*"; }
-fail() { failed=$((failed + 1)); echo "FAIL $1: $2"; }
+# note KIND TEXT...: a line with the time, for who wants to know afterwards what
+# happened when; the page that `make report` writes shows it.
+timeline=${timeline:-/host/timeline}
+note() {
+    local now=$EPOCHREALTIME kind=$1 text
+    shift
+    text="$*"
+    printf '%(%H:%M:%S)T.%s %s %s\n' "${now%[.,]*}" "${now: -6:3}" "$kind" "${text//[$'\n\r']/ }" >>"$timeline"
+}
+note begin "${0##*/}"
+
+pass() { passed=$((passed + 1)); echo "PASS $*"; note pass "$*"; }
+fail() { failed=$((failed + 1)); echo "FAIL $1: $2"; note fail "$1: $2"; }
 
 # check NAME WHY COMMAND...: one result.
 check() {
@@ -22,6 +33,9 @@ check() {
 }
 
 finish() {
+    # What the observers have seen, and when, is kept with the rest.
+    [ ! -d /tmp/observers ] || cp -r /tmp/observers "${timeline%/*}/" || true
+    note end "$passed passed, $failed failed"
     echo "$passed passed, $failed failed"
     [ "$failed" = 0 ]
     exit
@@ -56,7 +70,10 @@ without_library() { preload='' xl_program=xl; }
 with_library() { preload=$XLEVENT_LIB xl_program=xl; }
 with_relinked_xl() { preload='' xl_program=/usr/lib/relinked/xl; }
 has_library() { [ -n "$preload" ] || [ "$xl_program" != xl ]; }
-run_xl() { LD_PRELOAD=$preload "$xl_program" "$@"; }
+run_xl() {
+    note xl "$(has_library && echo "with the library: ")xl $*"
+    LD_PRELOAD=$preload "$xl_program" "$@"
+}
 
 # Up to 4.19 xl takes a suspend for the end and leaves; then it waits on.
 xen_minor=$(cat /sys/hypervisor/version/minor)
@@ -121,6 +138,7 @@ linux_is_up() {
 # guest_do NAME CHARACTER: type it at a mini guest's console (see guest/mini.S).
 guest_do() {
     local tty
+    note guest "$1 is told: $2"
     tty=$(xenstore-read "/local/domain/$(domid_of "$1")/console/tty") && printf '%s' "$2" >"$tty"
 }
 

@@ -13,6 +13,7 @@ mkdir -p $observer_dir
 start_observer() {
     local name=$1
     shift
+    note observer "$name: $*"
     "$@" >$observer_dir/"$name" 2>$observer_dir/"$name.err" </dev/null &
     observer_pid[$name]=$!
 }

@@ -6,7 +6,8 @@
 # runs there, and what scenarios share), scenarios/, guests/, addons/, lib/ and
 # bin/ (what is under test), command (what to run).  Out: booted (dom0 is up),
 # output (what the scenario prints), status (its exit status, written last),
-# logs/ (Xen's logs).
+# timeline (what happened when: note in dom0/lib.sh), observers/ (what each
+# program has seen that watched), logs/ (Xen's logs).
 
 boot_limit=${XLEVENT_VM_BOOT_LIMIT:-300}
 memory_mib=${XLEVENT_VM_MEMORY:-3072}
