@@ -84,6 +84,16 @@ bench-xen: deps-vm stage ## Measure it beside libxenlight on real Xen, with a th
 deps-bench: deps-test
 	@scripts/deps bench
 
+##@ A page to look at
+
+report: ## Write what the last `make test` and the benchmarks say as one page: target/report/index.html
+	@scripts/deps report
+	@report/make
+
+report-check: report ## Look at that page in a real browser, and take pictures of it
+	@scripts/deps browser
+	@report/check
+
 ##@ Installation
 
 install: ## Install what has been built (PREFIX, libdir, includedir, DESTDIR)
@@ -127,5 +137,5 @@ help: ## List all this
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm demo vm-shell bench bench-xen deps-bench install uninstall \
+.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm demo vm-shell bench bench-xen deps-bench report report-check install uninstall \
     xensim stage headers readme clean help
