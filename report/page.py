@@ -5,6 +5,7 @@ import math
 import re
 from collections import Counter
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 import figures
@@ -267,10 +268,6 @@ def percent(value: float) -> str:
     return f"{value:.2f}%"
 
 
-def seconds(time: float) -> str:
-    return f"{time:.3f} s" if time % 1 else f"{time:.0f} s"
-
-
 def scenario_name(scenario: Scenario) -> str:
     return f"{scenario.release}, {scenario.name} {scenario.arguments}".strip()
 
@@ -313,12 +310,24 @@ def strip(scenario: Scenario) -> Element:
     return element("div", *marks, class_="strip")
 
 
+def without_crowds(entries: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
+    """Where many results come in a row, their number is said; they are listed elsewhere."""
+    shown: list[tuple[float, str, str]] = []
+    for kind, crowd in groupby(entries, key=lambda entry: entry[1]):
+        group = list(crowd)
+        if kind == "pass" and len(group) > 3:
+            group = [(group[0][0], kind, f"{len(group)} results until {group[-1][0]:.3f} s")]
+        shown += group
+    return shown
+
+
 def timeline(scenario: Scenario) -> Element:
     if not scenario.timeline:
         return element("p", "This run has left no times.", class_="small dim")
+    digits = 3 if any(time % 1 for time, _, _ in scenario.timeline) else 0
     rows = [
-        element("tr", element("td", seconds(time)), element("td", kind), element("td", what), class_=kind)
-        for time, kind, what in scenario.timeline
+        element("tr", element("td", f"{time:.{digits}f} s"), element("td", kind), element("td", what), class_=kind)
+        for time, kind, what in without_crowds(scenario.timeline)
     ]
     return join(
         strip(scenario),
