@@ -127,7 +127,7 @@ stage: all
 headers: deps ## Generate include/*.h anew from the source
 	UPDATE_HEADERS=1 $(CARGO) test --quiet --test header
 
-readme: ## Make the tables in README.md anew from what the tests say
+readme: ## Make the tables in README.md and docs/ anew from what the tests say
 	scripts/readme
 
 clean: ## Remove what was built (the virtual machine's cache: xenvm/vm clean)
