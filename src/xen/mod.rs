@@ -5,6 +5,7 @@
 
 pub mod hypervisor;
 pub mod log;
+pub mod sigpipe;
 pub mod store;
 pub mod transaction;
 mod xenctrl;

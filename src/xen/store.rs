@@ -23,6 +23,7 @@ use xenstore_sys::{
     xs_unwatch, xs_watch, xs_write,
 };
 
+use super::sigpipe::spared;
 use crate::dynlib::{Library, function};
 use crate::error::{Error, Result};
 use crate::forkguard::undisturbed;
@@ -86,13 +87,13 @@ impl Connection {
         let Some(get_features_domain) = get_features_domain() else { return false };
         let mut features: c_uint = 0;
         // SAFETY: a live handle and a place for the answer; domain 0 has all that the daemon has.
-        unsafe { get_features_domain(self.raw(), 0, &mut features) && features & FEATURE_WATCH_DEPTH != 0 }
+        spared(|| unsafe { get_features_domain(self.raw(), 0, &mut features) }) && features & FEATURE_WATCH_DEPTH != 0
     }
 
     /// Sets a watch, which fires once at once.
     pub fn watch(&self, path: &CStr, token: &CStr) -> Result<()> {
         // SAFETY: a live handle and two C strings.
-        if unsafe { xs_watch(self.raw(), path.as_ptr(), token.as_ptr()) } {
+        if spared(|| unsafe { xs_watch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
             Ok(())
         } else {
             Err(failure("setting a watch on", path))
@@ -102,7 +103,7 @@ impl Connection {
     /// Takes a watch away, and what it has fired that nobody has taken.
     pub fn unwatch(&self, path: &CStr, token: &CStr) -> Result<()> {
         // SAFETY: a live handle and two C strings.
-        if unsafe { xs_unwatch(self.raw(), path.as_ptr(), token.as_ptr()) } {
+        if spared(|| unsafe { xs_unwatch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
             Ok(())
         } else {
             Err(failure("removing the watch on", path))
@@ -114,7 +115,7 @@ impl Connection {
     pub fn read(&self, path: &CStr) -> Result<Option<Vec<u8>>> {
         let mut length: c_uint = 0;
         // SAFETY: a live handle, a C string and a place for the length; transaction 0 is none.
-        let value: *mut c_void = unsafe { xs_read(self.raw(), 0, path.as_ptr(), &mut length) };
+        let value: *mut c_void = spared(|| unsafe { xs_read(self.raw(), 0, path.as_ptr(), &mut length) });
         if value.is_null() {
             // No error is put together where none is wanted: most nodes that are looked for aren't there.
             return if Errno::last() == Errno::ENOENT { Ok(None) } else { Err(failure("reading", path)) };
@@ -132,7 +133,7 @@ impl Connection {
             return Err(Error::os(format!("writing {}", path.to_string_lossy()), Errno::E2BIG));
         };
         // SAFETY: a live handle, a C string and as many bytes as we say; transaction 0 is none.
-        if unsafe { xs_write(self.raw(), 0, path.as_ptr(), value.as_ptr().cast(), length) } {
+        if spared(|| unsafe { xs_write(self.raw(), 0, path.as_ptr(), value.as_ptr().cast(), length) }) {
             Ok(())
         } else {
             Err(failure("writing", path))

@@ -12,6 +12,7 @@ use xenstore_sys::{
     xs_transaction_start, xs_transaction_t, xs_write,
 };
 
+use super::sigpipe::spared;
 use super::store::{Connection, failure};
 use crate::error::{Error, Result};
 
@@ -64,7 +65,7 @@ pub struct Transaction<'connection> {
 impl<'connection> Transaction<'connection> {
     fn begin(connection: &'connection Connection) -> Result<Self> {
         // SAFETY: a live handle.
-        match unsafe { xs_transaction_start(connection.raw()) } {
+        match spared(|| unsafe { xs_transaction_start(connection.raw()) }) {
             0 => Err(Error::os("beginning a transaction of xenstored's", Errno::last())),
             id => Ok(Transaction { connection, id, open: true }),
         }
@@ -74,7 +75,7 @@ impl<'connection> Transaction<'connection> {
     fn commit(mut self) -> Result<bool> {
         self.open = false;
         // SAFETY: a live handle and a transaction of its own, which ends here.
-        if unsafe { xs_transaction_end(self.connection.raw(), self.id, false) } {
+        if spared(|| unsafe { xs_transaction_end(self.connection.raw(), self.id, false) }) {
             return Ok(true);
         }
         match Errno::last() {
@@ -87,7 +88,8 @@ impl<'connection> Transaction<'connection> {
     pub fn read(&self, path: &CStr) -> Result<Option<Vec<u8>>> {
         let mut length: c_uint = 0;
         // SAFETY: a live handle, a transaction of its own, a C string and a place for the length.
-        let value: *mut c_void = unsafe { xs_read(self.connection.raw(), self.id, path.as_ptr(), &mut length) };
+        let value: *mut c_void =
+            spared(|| unsafe { xs_read(self.connection.raw(), self.id, path.as_ptr(), &mut length) });
         if value.is_null() {
             return if Errno::last() == Errno::ENOENT { Ok(None) } else { Err(failure("reading", path)) };
         }
@@ -105,7 +107,7 @@ impl<'connection> Transaction<'connection> {
         };
         let (handle, bytes) = (self.connection.raw(), value.as_ptr().cast());
         // SAFETY: a live handle, a transaction of its own, a C string and as many bytes as we say.
-        match unsafe { xs_write(handle, self.id, path.as_ptr(), bytes, length) } {
+        match spared(|| unsafe { xs_write(handle, self.id, path.as_ptr(), bytes, length) }) {
             true => Ok(()),
             false => Err(failure("writing", path)),
         }
@@ -117,7 +119,7 @@ impl<'connection> Transaction<'connection> {
         let count = entries.len() as c_uint;
         let handle = self.connection.raw();
         // SAFETY: a live handle, a transaction of its own, a C string and as many entries as we say.
-        match unsafe { xs_set_permissions(handle, self.id, path.as_ptr(), entries.as_mut_ptr(), count) } {
+        match spared(|| unsafe { xs_set_permissions(handle, self.id, path.as_ptr(), entries.as_mut_ptr(), count) }) {
             true => Ok(()),
             false => Err(failure("setting the permissions of", path)),
         }
@@ -126,7 +128,7 @@ impl<'connection> Transaction<'connection> {
     /// Removes a node with all that is below it; whether it can have been there.
     pub fn remove(&self, path: &CStr) -> Result<bool> {
         // SAFETY: a live handle, a transaction of its own and a C string.
-        if unsafe { xs_rm(self.connection.raw(), self.id, path.as_ptr()) } {
+        if spared(|| unsafe { xs_rm(self.connection.raw(), self.id, path.as_ptr()) }) {
             return Ok(true);
         }
         if Errno::last() == Errno::ENOENT { Ok(false) } else { Err(failure("removing", path)) }
@@ -155,7 +157,7 @@ impl<'connection> Transaction<'connection> {
         let mut count: c_uint = 0;
         let handle = self.connection.raw();
         // SAFETY: a live handle, a transaction of its own, a C string and a place for the number.
-        let names: *mut *mut c_char = unsafe { xs_directory(handle, self.id, path.as_ptr(), &mut count) };
+        let names: *mut *mut c_char = spared(|| unsafe { xs_directory(handle, self.id, path.as_ptr(), &mut count) });
         if names.is_null() {
             return if Errno::last() == Errno::ENOENT { Ok(0) } else { Err(failure("listing", path)) };
         }
@@ -169,7 +171,7 @@ impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if self.open {
             // SAFETY: a live handle and a transaction of its own, which ends here. If that fails, it has ended before.
-            unsafe { xs_transaction_end(self.connection.raw(), self.id, true) };
+            spared(|| unsafe { xs_transaction_end(self.connection.raw(), self.id, true) });
         }
     }
 }
