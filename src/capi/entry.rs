@@ -6,13 +6,16 @@
 //! - With `XLEVENT_TRACE` set in the environment (decided at the first call, for good) each call writes two lines to
 //!   stderr: one on entry, so that a call that blocks is seen, and one with its result. Without it the cost is one load.
 //! - A line goes out in one `write`, past std's stderr lock: that lock may be held by a thread that does not exist in a
-//!   forked child. A stderr that is closed or full is no error.
+//!   forked child. A stderr that is closed or full is no error, and a pipe that nobody reads no SIGPIPE.
+//! - A thread is not cancelled (pthread_cancel) inside: that would unwind through frames that can't take it. What has been
+//!   asked for is done when the call is over, at the caller's next cancellation point.
 //!
 //! Rust's own panic message goes to stderr through the process-wide panic hook, which may be the application's. So a
 //! hook of ours is put in front of it, once, which takes note of where a panic inside an entry point came from and
 //! leaves all others to the hook that was there.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
 use std::fmt::{self, Debug};
 use std::fs::File;
 use std::io::Write;
@@ -21,16 +24,26 @@ use std::os::fd::FromRawFd;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{Once, OnceLock};
 
+use crate::xen::sigpipe;
+
 /// The body of an exported function: `entry!("libxl_event_check", ERROR_FAIL, { ... })`.
 ///
 /// The second argument is what the function returns after a panic; `()` where it returns nothing. `return` inside the
 /// block leaves the block, with its value, and so the function.
 macro_rules! entry {
     ($name:literal, $on_panic:expr, $body:block) => {
-        $crate::capi::entry::run($name, $on_panic, || $body)
+        $crate::capi::entry::run($name, $on_panic, || $crate::capi::entry::uncancelled(|| $body))
     };
 }
 pub(crate) use entry;
+
+/// The same for a function that mostly does next to nothing, and itself sees to what may be cancelled ([`uncancelled`]).
+macro_rules! brief_entry {
+    ($name:literal, $on_panic:expr, $body:block) => {
+        $crate::capi::entry::run($name, $on_panic, || $body)
+    };
+}
+pub(crate) use brief_entry;
 
 /// What [`entry!`] expands to.
 #[inline]
@@ -69,7 +82,7 @@ pub(crate) fn stderr_line(text: fmt::Arguments<'_>) {
     // SAFETY: descriptor 2 is borrowed for one write and, thanks to ManuallyDrop, not closed. Should the application
     // have closed or reused it, the write fails or goes where its own messages would have gone.
     let mut stderr = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });
-    let _ = stderr.write_all(line.as_bytes());
+    let _ = uncancelled(|| sigpipe::blocked(|| stderr.write_all(line.as_bytes())));
 }
 
 /// Whether calls are traced.
@@ -93,6 +106,39 @@ fn inside<R>(body: impl FnOnce() -> R) -> R {
         depth.set(depth.get() - 1);
         result
     })
+}
+
+/// Does what another thread may not cancel.
+pub(crate) fn uncancelled<R>(body: impl FnOnce() -> R) -> R {
+    /// Also after a panic. Who has disabled it himself, or is in a call already, keeps it so.
+    struct AsBefore(c_int);
+
+    impl Drop for AsBefore {
+        fn drop(&mut self) {
+            if self.0 == PTHREAD_CANCEL_ENABLE {
+                set_cancellation(PTHREAD_CANCEL_ENABLE);
+            }
+        }
+    }
+
+    let _before = AsBefore(set_cancellation(PTHREAD_CANCEL_DISABLE));
+    body()
+}
+
+const PTHREAD_CANCEL_ENABLE: c_int = 0;
+const PTHREAD_CANCEL_DISABLE: c_int = 1;
+
+unsafe extern "C" {
+    // libc's crate leaves it out.
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// Sets whether this thread may be cancelled; how it was before.
+fn set_cancellation(state: c_int) -> c_int {
+    let mut before = PTHREAD_CANCEL_DISABLE;
+    // SAFETY: one of the two states, and a place for the other.
+    unsafe { pthread_setcancelstate(state, &mut before) };
+    before
 }
 
 /// Puts our panic hook in front of the one that is there, once.

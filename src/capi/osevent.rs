@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use libc::{pollfd, timeval};
 
 use super::ctx::libxl_ctx;
-use super::entry::entry;
+use super::entry::{brief_entry, entry, uncancelled};
 use super::handle::{context, failed, invalid};
 use crate::abi::*;
 use crate::context::{Context, OsEventHooks};
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
     timeout_upd: *mut c_int,
     now: timeval,
 ) -> c_int {
-    entry!("libxl_osevent_beforepoll", ERROR_FAIL, {
+    brief_entry!("libxl_osevent_beforepoll", ERROR_FAIL, {
         let (name, _) = ("libxl_osevent_beforepoll", now);
         let context = match context(name, ctx) {
             Ok(context) => context,
@@ -62,9 +62,13 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
             *room = have;
             return invalid(&context, name, "the array is NULL, though it is said to have room");
         };
-        match context.fd() {
+        let fd = match context.known_fd() {
+            Some(fd) => Ok(fd),
+            None => uncancelled(|| context.fd().map(|fd| fd.as_raw_fd())),
+        };
+        match fd {
             Ok(fd) => {
-                *entry = pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+                *entry = pollfd { fd, events: libc::POLLIN, revents: 0 };
                 0
             }
             Err(error) => {
@@ -91,13 +95,13 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
 /// cbindgen:postfix=LIBXL_EXTERNAL_CALLERS_ONLY
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_osevent_afterpoll(ctx: *mut libxl_ctx, nfds: c_int, fds: *const pollfd, now: timeval) {
-    entry!("libxl_osevent_afterpoll", (), {
+    brief_entry!("libxl_osevent_afterpoll", (), {
         let (name, _) = ("libxl_osevent_afterpoll", now);
         let Ok(context) = context(name, ctx) else { return };
         let Ok(count @ 1..) = usize::try_from(nfds) else {
             // There was nothing to poll, but there is the time of day.
             if context.overdue() {
-                context.occurred();
+                uncancelled(|| context.occurred());
             }
             return;
         };
@@ -113,7 +117,7 @@ pub unsafe extern "C" fn libxl_osevent_afterpoll(ctx: *mut libxl_ctx, nfds: c_in
             invalid(&context, name, "the library's descriptor has been closed by someone else");
             return;
         }
-        context.occurred();
+        uncancelled(|| context.occurred());
     })
 }
 
