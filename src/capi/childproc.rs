@@ -218,7 +218,9 @@ pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
 /// To be called in a child after fork, by a program that had contexts before and does not exec at once.
 ///
 /// One call, with any context of the parent's, does it for all of them. Until it has returned, no other function of
-/// this library may be called in the child, and the child must not fork or touch SIGCHLD. After it the parent's contexts
+/// this library may be called in the child, and the child must not fork or touch SIGCHLD. (Where that is forgotten: a
+/// context that another thread was using during the fork, or that has or had generators, is refused in the child with
+/// ERROR_INVAL; one that was only opened is as good there, for one of the two processes.) After it the parent's contexts
 /// do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
 /// are closed in the child, its handler of SIGCHLD is replaced by what was there before, and the parent notices nothing.
 ///
@@ -231,7 +233,7 @@ pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_postfork_child_noexec(ctx: *mut libxl_ctx) {
     entry!("libxl_postfork_child_noexec", (), {
-        let known = context("libxl_postfork_child_noexec", ctx).is_ok();
+        let known = context::left_behind(ctx.addr()) || context("libxl_postfork_child_noexec", ctx).is_ok();
         // Ours are forgotten first: what libxenlight then takes back through our hooks concerns nobody.
         context::forget_all();
         if let Some((real, ctx)) = real(ctx).filter(|_| known) {

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
 use super::ctx::libxl_ctx;
-use super::entry::stderr_line;
+use super::entry::{stderr_line, uncancelled};
 use crate::abi::*;
 use crate::companion::{self, Libxenlight};
 use crate::context::{self, Context};
@@ -22,6 +22,10 @@ pub(super) fn context(name: &str, ctx: *mut libxl_ctx) -> Result<Arc<Context>, c
     }
     if ctx.is_null() {
         stderr_line(format_args!("{name}: the context is NULL"));
+    } else if context::left_behind(ctx.addr()) {
+        stderr_line(format_args!(
+            "{name}: {ctx:p} is a context of the parent process; call libxl_postfork_child_noexec first"
+        ));
     } else {
         stderr_line(format_args!("{name}: {ctx:p} is not a context"));
     }
@@ -30,14 +34,14 @@ pub(super) fn context(name: &str, ctx: *mut libxl_ctx) -> Result<Arc<Context>, c
 
 /// Logs what is wrong with an argument.
 pub(super) fn invalid(context: &Context, name: &str, why: &str) -> c_int {
-    context.log(&Line::new(Level::Error, format!("{name}: {why}")));
+    uncancelled(|| context.log(&Line::new(Level::Error, format!("{name}: {why}"))));
     ERROR_INVAL
 }
 
 /// Logs a failure, and gives its number. That there is no event is none.
 pub(super) fn failed(context: &Context, what: &str, error: &Error) -> c_int {
     if !matches!(error, Error::NotReady | Error::TimeIsUp | Error::Aborted) {
-        context.log(&Line::failure(Level::Error, what, error));
+        uncancelled(|| context.log(&Line::failure(Level::Error, what, error)));
     }
     number(error)
 }

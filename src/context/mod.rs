@@ -60,7 +60,7 @@ use crate::xen::store::{self, Store};
 pub use children::Completion;
 pub use companion::{ForLibxl, Libxl, RegistrationId, TimeoutId};
 pub use operations::{MakeEvent, Mark, OperationId, Tell, Told};
-pub use registry::{forget_all, insert, lookup, remove};
+pub use registry::{forget_all, insert, left_behind, lookup, remove};
 pub use retrieval::Predicate;
 use retrieval::Retrieval;
 pub use subscribers::Key as SubscriberKey;
@@ -105,6 +105,8 @@ pub struct Context {
     stirred: AtomicBool,
     /// Copies for a forked child, which can't take the lock: another thread of the parent's may have held it.
     inherited: Inherited,
+    /// This is a forked child, and the context is one that its parent's threads were using.
+    left_behind: AtomicBool,
     libxl: Option<Arc<dyn Libxl>>,
 }
 
@@ -114,6 +116,8 @@ struct Inherited {
     store: AtomicPtr<u8>,
     hangup: AtomicI32,
     hypervisor: AtomicPtr<u8>,
+    /// libxenstore has, or has had, a thread that reads for the connection.
+    listened: AtomicBool,
 }
 
 /// What the lock guards.
@@ -195,6 +199,7 @@ impl Context {
             store: AtomicPtr::new(store.as_ref().map_or(std::ptr::null_mut(), Store::raw)),
             hangup: AtomicI32::new(-1),
             hypervisor: AtomicPtr::new(hypervisor.as_ref().map_or(std::ptr::null_mut(), Hypervisor::raw)),
+            listened: AtomicBool::new(false),
         };
         let state = State {
             inbox: Inbox::default(),
@@ -237,6 +242,7 @@ impl Context {
             arrived: Condvar::new(),
             stirred: AtomicBool::new(false),
             inherited,
+            left_behind: AtomicBool::new(false),
             libxl,
         }))
     }
@@ -458,6 +464,9 @@ impl Context {
         self.inherited.hangup.store(hangup, Ordering::Relaxed);
         let hypervisor = state.hypervisor.as_ref().map_or(std::ptr::null_mut(), Hypervisor::raw);
         self.inherited.hypervisor.store(hypervisor, Ordering::Relaxed);
+        // The thread stays as long as the connection, also when there is no watch any more.
+        let listened = store.is_some() && (state.armed || self.inherited.listened.load(Ordering::Relaxed));
+        self.inherited.listened.store(listened, Ordering::Relaxed);
     }
 }
 

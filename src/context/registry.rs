@@ -8,11 +8,13 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::ManuallyDrop;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Context, neighbours};
 use crate::childproc::process;
 use crate::forkguard;
+use crate::xen::sigpipe;
 
 type Contexts = HashMap<usize, Arc<Context>, BuildHasherDefault<AddressHasher>>;
 
@@ -47,9 +49,14 @@ impl Hasher for AddressHasher {
     }
 }
 
-/// The context of that address.
+/// The context of that address. None that a parent has left in such a state that it can't be used here ([`left_behind`]).
 pub fn lookup(address: usize) -> Option<Arc<Context>> {
-    read().get(&address).cloned()
+    read().get(&address).filter(|context| !context.left_behind.load(Ordering::Relaxed)).cloned()
+}
+
+/// In a forked child: whether there is a context of that address, and it was the parent's and must not be used.
+pub fn left_behind(address: usize) -> bool {
+    read().get(&address).is_some_and(|context| context.left_behind.load(Ordering::Relaxed))
 }
 
 /// Adds a context.
@@ -96,9 +103,15 @@ fn hold_during_fork() {
         forkguard::hold();
         HELD.set(Some(ManuallyDrop::new(write())));
         process::hold();
+        sigpipe::hold();
     }
 
     extern "C" fn unlock() {
+        sigpipe::release();
+        release();
+    }
+
+    fn release() {
         process::release();
         drop(HELD.take().map(ManuallyDrop::into_inner));
         forkguard::release();
@@ -106,7 +119,21 @@ fn hold_during_fork() {
 
     extern "C" fn unlock_in_child() {
         neighbours::forget_all();
-        unlock();
+        sigpipe::release_in_child();
+        if let Some(contexts) = HELD.take() {
+            contexts.values().for_each(mark);
+            HELD.set(Some(contexts));
+        }
+        release();
+    }
+
+    /// A context that one thread alone had, and that has not listened to xenstored, is as good here as there: a daemon may
+    /// open one and then fork once more. Any other isn't: what a thread was doing in it will not be done, its locks may stay
+    /// taken, and libxenstore waits for a thread that reads for it, which is not here.
+    fn mark(context: &Arc<Context>) {
+        if Arc::strong_count(context) > 1 || context.inherited.listened.load(Ordering::Relaxed) {
+            context.left_behind.store(true, Ordering::Relaxed);
+        }
     }
 
     HOLD.call_once(|| {
