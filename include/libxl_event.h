@@ -358,7 +358,10 @@ struct libxl__ctx;
  * A context: one program's connection to Xen. Everything else in this header takes one.
  *
  * A process may have several; each has its own events, hooks and generators. All functions may be called from any
- * thread, also at the same time with the same context, except where their descriptions say otherwise.
+ * thread, also at the same time with the same context, except where their descriptions say otherwise. A thread that is in
+ * a call is not cancelled: what pthread_cancel has asked for happens when the call is over, and xlevent_wait_cancel ends one
+ * that waits. Callbacks, hooks and predicates return normally; they don't leave by pthread_exit either. They may end the
+ * process.
  */
 typedef struct libxl__ctx libxl_ctx;
 
@@ -371,7 +374,8 @@ typedef struct libxl__ctx libxl_ctx;
  * Nothing is registered with an event loop yet, and no signal handler is installed.
  *
  * Returns 0, ERROR_VERSION for another version, ERROR_INVAL for a NULL `pctx`, or ERROR_FAIL (no hypervisor, no
- * xenstored, no permission, no descriptors left; the log says which). On any error `*pctx` is NULL and nothing is
+ * xenstored, no permission, no descriptors left, or libxenlight is there and another copy of this library in front of it;
+ * the log says which). On any error `*pctx` is NULL and nothing is
  * left behind.
  *
  * # Safety
@@ -895,7 +899,9 @@ void libxl_childproc_sigchld_occurred(libxl_ctx *ctx)
  * To be called in a child after fork, by a program that had contexts before and does not exec at once.
  *
  * One call, with any context of the parent's, does it for all of them. Until it has returned, no other function of
- * this library may be called in the child, and the child must not fork or touch SIGCHLD. After it the parent's contexts
+ * this library may be called in the child, and the child must not fork or touch SIGCHLD. (Where that is forgotten: a
+ * context that another thread was using during the fork, or that has or had generators, is refused in the child with
+ * ERROR_INVAL; one that was only opened is as good there, for one of the two processes.) After it the parent's contexts
  * do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
  * are closed in the child, its handler of SIGCHLD is replaced by what was there before, and the parent notices nothing.
  *

@@ -3,11 +3,15 @@
 //!
 //! Nothing is decided when we are loaded, since a preloaded library lands in every child process too: the first
 //! `libxl_ctx_alloc` asks. Once found, libxenlight is there for good.
+//!
+//! There may be several copies of this library in a process: preloaded, linked, loaded from another file, linked into a
+//! plugin. None takes another for libxenlight. And only the one that libxenlight's own calls of our functions come to can
+//! stand beside it ([`another_in_front`]): those calls have to do with contexts that the others don't know.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use crate::dynlib::{self, Library, function};
+use crate::dynlib::{self, Library, function, object_of};
 
 /// A `libxl_ctx *` of libxenlight's.
 pub type RealCtx = *mut c_void;
@@ -68,6 +72,25 @@ pub fn present() -> Option<&'static Libxenlight> {
     unsafe { FOUND.load(Ordering::Acquire).as_ref() }
 }
 
+/// A function that every copy of this library exports, and libxenlight doesn't have.
+const OURS: &CStr = c"xlevent_stats";
+
+/// libxenlight behind us in the linker's order, unless what stands there is another copy of this library.
+fn behind_us() -> Option<Libxenlight> {
+    let next = Library::next();
+    let object = |name| next.symbol(name).map(|function| object_of(function.addr().get()));
+    if object(c"libxl_ctx_alloc")? == object(OURS).unwrap_or_default() {
+        return None;
+    }
+    resolve(next)
+}
+
+/// Whether another copy of this library is what the process's calls come to, libxenlight's among them.
+pub fn another_in_front() -> bool {
+    let first = Library::process().symbol(OURS).map(|function| object_of(function.addr().get()));
+    first.is_some_and(|first| first != object_of(another_in_front as *const () as usize))
+}
+
 /// Looks for libxenlight: behind us in the linker's order, or loaded privately (a plugin).
 pub fn find() -> Option<&'static Libxenlight> {
     if let Some(present) = present() {
@@ -79,7 +102,7 @@ pub fn find() -> Option<&'static Libxenlight> {
     if IN_VAIN.load(Ordering::Relaxed) == loads {
         return None;
     }
-    let Some(table) = resolve(Library::next()).or_else(|| resolve(Library::loaded("libxenlight.so")?)) else {
+    let Some(table) = behind_us().or_else(|| resolve(Library::loaded("libxenlight.so")?)) else {
         IN_VAIN.store(loads, Ordering::Relaxed);
         return None;
     };

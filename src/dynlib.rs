@@ -52,6 +52,16 @@ impl Library {
     }
 }
 
+/// Where the library or program that an address belongs to has been loaded: it tells one from another.
+pub fn object_of(address: usize) -> usize {
+    // SAFETY: any address may be asked about; all zero is a valid Dl_info, and nothing else is written.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        libc::dladdr(address as *const c_void, &mut info);
+        info.dli_fbase.addr()
+    }
+}
+
 /// How many libraries the process has loaded so far, those that it has given up again included. While it is the same, what
 /// was not there still isn't.
 pub fn loads() -> u64 {

@@ -22,6 +22,7 @@ use crate::abi::*;
 use crate::childproc::{Answer, Hooks, NoHooks, Owner, sigchld};
 use crate::companion::Libxenlight;
 use crate::context::{self, Context, ForLibxl, Libxl, RegistrationId, TimeoutId};
+use crate::dynlib::object_of;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::xen::log::{Level, Line};
@@ -121,16 +122,6 @@ pub(super) unsafe fn set_childproc(functions: &'static Libxenlight, ctx: *mut c_
 pub(super) fn would_abort(functions: &'static Libxenlight, owner: Owner) -> bool {
     let handler = sigchld::handler_present().filter(|_| matches!(owner, Owner::Always | Owner::Selective));
     handler.is_some_and(|handler| object_of(handler) != object_of(functions.libxl_childproc_setmode as usize))
-}
-
-/// Where the library or program that an address belongs to has been loaded.
-fn object_of(address: usize) -> usize {
-    // SAFETY: any address may be asked about; all zero is a valid Dl_info, and nothing else is written.
-    unsafe {
-        let mut info: libc::Dl_info = std::mem::zeroed();
-        libc::dladdr(address as *const c_void, &mut info);
-        info.dli_fbase.addr()
-    }
 }
 
 /// Our context for one of libxenlight's. There is none in a forked child that has forgotten its parent's.

@@ -23,7 +23,10 @@ pub struct libxl__ctx {
 /// A context: one program's connection to Xen. Everything else in this header takes one.
 ///
 /// A process may have several; each has its own events, hooks and generators. All functions may be called from any
-/// thread, also at the same time with the same context, except where their descriptions say otherwise.
+/// thread, also at the same time with the same context, except where their descriptions say otherwise. A thread that is in
+/// a call is not cancelled: what pthread_cancel has asked for happens when the call is over, and xlevent_wait_cancel ends one
+/// that waits. Callbacks, hooks and predicates return normally; they don't leave by pthread_exit either. They may end the
+/// process.
 pub type libxl_ctx = libxl__ctx;
 
 /// Opens a context and stores it in `*pctx`.
@@ -34,7 +37,8 @@ pub type libxl_ctx = libxl__ctx;
 /// Nothing is registered with an event loop yet, and no signal handler is installed.
 ///
 /// Returns 0, ERROR_VERSION for another version, ERROR_INVAL for a NULL `pctx`, or ERROR_FAIL (no hypervisor, no
-/// xenstored, no permission, no descriptors left; the log says which). On any error `*pctx` is NULL and nothing is
+/// xenstored, no permission, no descriptors left, or libxenlight is there and another copy of this library in front of it;
+/// the log says which). On any error `*pctx` is NULL and nothing is
 /// left behind.
 ///
 /// # Safety
@@ -60,6 +64,9 @@ pub unsafe extern "C" fn libxl_ctx_alloc(
             None => Arc::new(NullLog),
         };
         let opened = match (version, companion::find()) {
+            (LIBXL_VERSION, Some(_)) if companion::another_in_front() => Err(Refusal::Ours(Error::Failed(
+                "another copy of this library stands in front of libxenlight; one alone can".to_owned(),
+            ))),
             (LIBXL_VERSION, Some(real)) => open_beside(real, flags, lg, &sink),
             (LIBXL_VERSION, None) => open_alone(&sink),
             (other, _) => Err(Refusal::Ours(Error::Version(other))),
