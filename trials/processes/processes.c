@@ -259,6 +259,8 @@ static void unload(int times, const char *file)
         if (i % 3 != 0)
             IS(pthread_join(thread, NULL), 0);
         IS(dlclose(handle), 0);
+        /* It stays all the same. */
+        CHECK(dlopen(file, RTLD_NOW | RTLD_NOLOAD) == handle && dlclose(handle) == 0);
         IS(in_child(end_in_order, NULL), 0);
         IS(raise(SIGCHLD), 0);
         if (i == 1)
