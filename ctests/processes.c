@@ -532,6 +532,22 @@ static void exit_closes_the_context(void *unused)
     exit(0);
 }
 
+static bool use_it_last;
+
+__attribute__((destructor)) static void after_all_else(void)
+{
+    if (use_it_last)
+        use_a_new_context();
+}
+
+static void exit_calls_it_in_a_destructor(void *unused)
+{
+    (void)unused;
+    have_threads_wait();
+    use_it_last = true;
+    exit(0);
+}
+
 static void quick_exit_with_threads(void *unused)
 {
     (void)unused;
@@ -601,8 +617,15 @@ static void exit_from_a_thread_while_main_waits(void *unused)
 TEST(a_process_may_end_in_any_way_while_threads_wait)
 {
     static void (*const ends[])(void *) = {
-        exit_with_threads,       exit_calls_the_library,   exit_closes_the_context, quick_exit_with_threads,
-        end_at_once_with_threads, exit_in_a_callback,       exit_in_a_predicate,     exit_from_a_thread_while_main_waits,
+        exit_with_threads,
+        exit_calls_the_library,
+        exit_closes_the_context,
+        exit_calls_it_in_a_destructor,
+        quick_exit_with_threads,
+        end_at_once_with_threads,
+        exit_in_a_callback,
+        exit_in_a_predicate,
+        exit_from_a_thread_while_main_waits,
     };
     size_t i;
 
@@ -630,6 +653,45 @@ TEST(abort_ends_it_too_and_its_handler_runs)
 
     CHECK_DIES(SIGABRT, abort_with_threads, NULL);
     CHECK_EQUAL(in_child(abort_with_threads, &yes), 0);
+}
+
+/* ---- the end of a thread ---- */
+
+static pthread_key_t key;
+static atomic_int destructions;
+
+/* When the library's own variables of this thread have been destroyed. It comes again as long as there is a value. */
+static void use_it_at_the_end(void *ctx)
+{
+    libxl_ev_user user = (libxl_ev_user)(100 + destructions);
+    libxl_event *event;
+
+    enable(ctx, NOBODY, user);
+    stir();
+    CHECK_EQUAL(libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, is_for_user, &user), 0);
+    libxl_event_free(ctx, event);
+    use_a_new_context();
+    if (++destructions < 3)
+        pthread_setspecific(key, ctx);
+}
+
+static void *use_it_and_end(void *ctx)
+{
+    enable(ctx, NOBODY, 1);
+    stir();
+    expect_death(ctx, NOBODY, 1);
+    CHECK_EQUAL(pthread_setspecific(key, ctx), 0);
+    return NULL;
+}
+
+TEST(the_destructors_of_a_threads_variables_may_call_the_library)
+{
+    libxl_ctx *ctx = open_context();
+
+    CHECK_EQUAL(pthread_key_create(&key, use_it_at_the_end), 0);
+    finish(start(use_it_and_end, ctx));
+    CHECK_EQUAL(destructions, 3);
+    close_context(ctx);
 }
 
 /* ---- cancellation ---- */
