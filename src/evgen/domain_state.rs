@@ -28,7 +28,7 @@
 //! still, but for the last moment: a domain counts as shut down before the processor that has asked for it has come to
 //! rest. For so long the hypervisor also says that a processor runs, and what it has counted isn't compared with.
 //!
-//! The processor time tells too whether a domain that has shut down, and has another UUID now, is another: a toolstack that
+//! The processor time, and the reason, tell too whether a domain that has shut down, and has another UUID now, is another: a toolstack that
 //! preserves a crashed domain, to start a new one in its place, gives its UUID to the new one.
 
 use super::Recipient;
@@ -57,8 +57,8 @@ enum Phase {
     Running,
     /// Its processor time in nanoseconds, as soon as that stands still.
     Suspended(Option<u64>),
-    /// Likewise.
-    ShutDown(Option<u64>),
+    /// The reason, and likewise.
+    ShutDown(u8, Option<u64>),
     Dead,
 }
 
@@ -103,8 +103,8 @@ impl Life {
 
     /// It had shut down before this look, and hasn't run since.
     fn has_lain_still(&self, info: &DomainInfo) -> bool {
-        let Phase::ShutDown(then) = self.phase else { return false };
-        info.shutdown_reason().is_some() && then.is_none_or(|then| then == info.cpu_time_ns())
+        let Phase::ShutDown(reason, then) = self.phase else { return false };
+        info.shutdown_reason() == Some(reason) && then.is_none_or(|then| then == info.cpu_time_ns())
     }
 
     /// Takes in a look at the domain, `None` if it is gone. Another's is its end.
@@ -116,17 +116,17 @@ impl Life {
             (Phase::Dead, _) => (Phase::Dead, [None, None]),
             (_, None) => (Phase::Dead, [Some(Change::Death), None]),
             (Phase::Running, Some((_, None))) => (Phase::Running, [None, None]),
-            (Phase::Suspended(_) | Phase::ShutDown(_), Some((_, None))) => {
+            (Phase::Suspended(_) | Phase::ShutDown(..), Some((_, None))) => {
                 (Phase::Running, [Some(Change::Running), None])
             }
             (phase, Some((info, Some(REASON_SUSPEND)))) => suspended(phase, info),
             (Phase::Running, Some((info, Some(reason)))) => {
-                (Phase::ShutDown(at_rest(info)), [Some(Change::Shutdown(reason)), None])
+                (Phase::ShutDown(reason, at_rest(info)), [Some(Change::Shutdown(reason)), None])
             }
             (Phase::Suspended(_), Some((info, Some(reason)))) => {
-                (Phase::ShutDown(at_rest(info)), [Some(Change::Running), Some(Change::Shutdown(reason))])
+                (Phase::ShutDown(reason, at_rest(info)), [Some(Change::Running), Some(Change::Shutdown(reason))])
             }
-            (Phase::ShutDown(_), Some((info, _))) => (Phase::ShutDown(at_rest(info)), [None, None]),
+            (Phase::ShutDown(..), Some((info, Some(reason)))) => (Phase::ShutDown(reason, at_rest(info)), [None, None]),
         };
         self.phase = phase;
         changes
@@ -322,6 +322,17 @@ mod tests {
         let nameless = running().with_uuid([0; 16]);
         assert_eq!(told(&[Some(nameless), Some(running()), Some(running())]), [[], [], []]);
         assert_eq!(told(&[Some(running()), Some(nameless)]), [vec![], vec![Death]]);
+    }
+
+    #[test]
+    fn another_domain_that_has_shut_down_too_is_known_by_its_reason() {
+        for before in [shut_down(0), shut_down(0).on_its_processor()] {
+            let mut life = Life::default();
+            life.look(Some(&before));
+            let other = shut_down(3).with_uuid([7; 16]);
+            assert!(!life.is_of(&other));
+            assert_eq!(life.look(Some(&other)), [Some(Death), None]);
+        }
     }
 
     #[test]
