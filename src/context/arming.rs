@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::targets::{Subject, Targets};
 use crate::evgen::vbd::Frontend;
-use crate::reactor::{Monotonic, now};
+use crate::reactor::{Monotonic, TimerId, now};
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Hypervisor;
 use crate::xen::log::{Level, Line};
@@ -78,6 +78,17 @@ pub(super) struct Outage {
     since: Monotonic,
     tries: u32,
     told: bool,
+    /// When it is looked for next. There is one such time, whatever has ended before and begun again.
+    timer: Option<TimerId>,
+    /// The connection that was lost, to be closed with the first look: who closes it at once meets libxenstore's own
+    /// thread closing it.
+    lost: Option<Store>,
+}
+
+impl Outage {
+    fn new(lost: Option<Store>) -> Self {
+        Outage { since: now(), tries: 0, told: false, timer: None, lost }
+    }
 }
 
 /// The pause before the first try; it doubles up to the longest.
@@ -147,7 +158,7 @@ impl Context {
             } else {
                 None
             };
-            Ok((hypervisor, watched_store(store, &[], &wanted)?))
+            Ok((hypervisor, watched_store(store, &wanted)?))
         });
         let result = connected.and_then(|(hypervisor, store)| {
             if hypervisor.is_some() {
@@ -197,7 +208,7 @@ impl Context {
         if state.generates_nothing() && state.armed {
             state.armed = false;
             neighbours::leave(&self.me);
-            state.outage = None;
+            self.end_outage(state);
             let targets = state.targets.take();
             if let Some(mut store) = state.store.take() {
                 self.uninstall_store(&store);
@@ -273,11 +284,27 @@ impl Context {
         self.uninstall_store(&store);
         state.targets = Targets::default();
         self.remember_connections(state);
-        state.outbox.push_back(Item::Close(store));
+        store.connection().mark_broken();
         let line = Line::new(Level::Warn, "xenstored has gone away; waiting for it to come back");
         state.outbox.push_back(Item::Log(line));
-        state.outage = Some(Outage { since: now(), tries: 0, told: false });
-        self.schedule(state, now() + FIRST_PAUSE, Later::Reconnect);
+        self.end_outage(state);
+        state.outage = Some(Outage::new(Some(store)));
+        self.look_for_store(state, FIRST_PAUSE);
+    }
+
+    /// Has xenstored looked for after this pause, and at no other time.
+    fn look_for_store(&self, state: &mut State, pause: Duration) {
+        let timer = self.schedule(state, now() + pause, Later::Reconnect);
+        let before = state.outage.get_or_insert_with(|| Outage::new(None)).timer.replace(timer);
+        before.map(|before| state.timers.remove(before));
+    }
+
+    /// xenstored is back, or needn't be; how long it was away.
+    fn end_outage(&self, state: &mut State) -> Duration {
+        let Some(outage) = state.outage.take() else { return Duration::ZERO };
+        outage.timer.map(|timer| state.timers.remove(timer));
+        state.outbox.extend(outage.lost.map(Item::Close));
+        now().saturating_sub(outage.since)
     }
 
     /// Looks for xenstored, and sets the watches again. A new watch fires at once, and so everything is looked at: what
@@ -286,13 +313,17 @@ impl Context {
         let mut state = self.state.lock();
         if !self.enter_gate(&mut state) {
             // Inside a hook that was called in the gate: not now.
-            self.schedule(&mut state, now() + FIRST_PAUSE, Later::Reconnect);
+            self.look_for_store(&mut state, FIRST_PAUSE);
             return;
         }
         if state.armed && state.store.is_none() {
             let drives: Vec<(DriveId, Frontend)> = state.drives.watched().collect();
             let wanted = state.wanted_domains(None);
-            let connected = MutexGuard::unlocked(&mut state, || watched_store(None, &drives, &wanted));
+            let lost = state.outage.as_mut().and_then(|outage| outage.lost.take());
+            let connected = MutexGuard::unlocked(&mut state, || {
+                drop(lost);
+                watch_all(Store::reopen()?, &drives, &wanted)
+            });
             match connected.and_then(|store| self.install_store(&mut state, store)) {
                 Ok(()) => {
                     state.counts.reconnections += 1;
@@ -300,9 +331,7 @@ impl Context {
                     drives.into_iter().for_each(|(id, frontend)| state.give_up_watch(id, frontend));
                     state.retarget_later();
                     state.tasks_reconnected();
-                    let outage =
-                        state.outage.take().map_or(Duration::ZERO, |outage| now().saturating_sub(outage.since));
-                    let text = format!("xenstored is back after {:.1} s", outage.as_secs_f64());
+                    let text = format!("xenstored is back after {:.1} s", self.end_outage(&mut state).as_secs_f64());
                     log_later(&mut state, Level::Info, text);
                 }
                 Err(error) => self.still_out(&mut state, &error),
@@ -314,7 +343,7 @@ impl Context {
     }
 
     fn still_out(&self, state: &mut State, error: &Error) {
-        let outage = state.outage.get_or_insert(Outage { since: now(), tries: 0, told: false });
+        let outage = state.outage.get_or_insert_with(|| Outage::new(None));
         let pause = (FIRST_PAUSE * 2u32.saturating_pow(outage.tries)).min(LONGEST_PAUSE);
         outage.tries = outage.tries.saturating_add(1).min(16);
         if !outage.told && now().saturating_sub(outage.since) >= DISASTER_AFTER {
@@ -324,13 +353,13 @@ impl Context {
                 errno: error.errno().unwrap_or(Errno::ENOTCONN) as i32,
             });
         }
-        self.schedule(state, now() + pause, Later::Reconnect);
+        self.look_for_store(state, pause);
     }
 }
 
-/// A connection with our watches set: the given one if it is still good, else a new one.
+/// A connection with the watches for domains set: the given one if it is still good, else a new one.
 /// A store that is given is one that nothing else was watched on.
-fn watched_store(store: Option<Store>, drives: &[(DriveId, Frontend)], wanted: &Wanted) -> Result<(Store, Targets)> {
+fn watched_store(store: Option<Store>, wanted: &Wanted) -> Result<(Store, Targets)> {
     if let Some(mut store) = store {
         // It may be from before a restart of the daemon. Nothing is offered by one that is gone, so that one watch at least
         // is tried on it, and fails.
@@ -338,7 +367,11 @@ fn watched_store(store: Option<Store>, drives: &[(DriveId, Frontend)], wanted: &
             return Ok((store, targets));
         }
     }
-    let mut store = Store::open()?;
+    watch_all(Store::open()?, &[], wanted)
+}
+
+/// Sets all watches on a new connection.
+fn watch_all(mut store: Store, drives: &[(DriveId, Frontend)], wanted: &Wanted) -> Result<(Store, Targets)> {
     let targets = watch_domains(&mut store, wanted)?;
     for (id, frontend) in drives {
         store.connection().watch(&frontend.node(EJECT_NODE), &Watch::drive_token(*id))?;

@@ -8,19 +8,20 @@
 //! connection of our own is kept to the daemon's socket; the kernel reports its hang-up at once, and it costs nothing
 //! until then ([`Store::hangup_fd`]). When the daemon isn't reached through a socket (xenbus), there is none.
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_uint, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_uint, c_ulong, c_void};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use xenstore_sys::{
-    xs_check_watch, xs_close, xs_daemon_destroy_postfork, xs_daemon_socket, xs_fileno, xs_handle, xs_open, xs_read,
-    xs_unwatch, xs_watch, xs_write,
+    XS_OPEN_SOCKETONLY, xs_check_watch, xs_close, xs_daemon_destroy_postfork, xs_daemon_socket, xs_fileno, xs_handle,
+    xs_open, xs_read, xs_unwatch, xs_watch, xs_write,
 };
 
 use super::sigpipe::spared;
@@ -59,6 +60,8 @@ fn get_features_domain() -> Option<GetFeaturesDomain> {
 struct Handle {
     raw: NonNull<xs_handle>,
     serial: u64,
+    /// The daemon has gone, or a watch could not be set or taken away.
+    broken: AtomicBool,
 }
 
 // SAFETY: libxenstore guards a handle with locks of its own.
@@ -66,8 +69,31 @@ unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 
+/// How long libxenstore's thread may take to find that the daemon has gone. It takes microseconds.
+const READER_ENDS_MS: u32 = 20;
+
+impl Handle {
+    /// Waits until libxenstore's thread has closed the socket of a daemon that has gone. xs_close cancels that thread, and
+    /// a thread that is cancelled as it begins to close loses the descriptor.
+    fn await_reader(&self) {
+        for _ in 0..READER_ENDS_MS {
+            // SAFETY: a live handle, shared with nobody any more. What it gives is null, or one allocation that becomes ours.
+            let firing = NonNull::new(unsafe { xs_check_watch(self.raw.as_ptr()) }).map(Firing);
+            // EAGAIN while the socket is open, and nothing has fired.
+            let closed = firing.is_none() && Errno::last() == Errno::EINVAL;
+            std::thread::sleep(Duration::from_millis(1));
+            if closed {
+                return;
+            }
+        }
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
+        if *self.broken.get_mut() {
+            self.await_reader();
+        }
         // SAFETY: opened by xs_open, closed once. Joins the reading thread.
         undisturbed(|| unsafe { xs_close(self.raw.as_ptr()) });
     }
@@ -80,6 +106,11 @@ pub struct Connection(Arc<Handle>);
 impl Connection {
     pub(super) fn raw(&self) -> *mut xs_handle {
         self.0.raw.as_ptr()
+    }
+
+    /// The daemon has gone. So it is closed with care.
+    pub fn mark_broken(&self) {
+        self.0.broken.store(true, Ordering::Relaxed);
     }
 
     /// Whether the daemon of this connection lets single domains be watched. It is asked each time.
@@ -96,7 +127,9 @@ impl Connection {
         if spared(|| unsafe { xs_watch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
             Ok(())
         } else {
-            Err(failure("setting a watch on", path))
+            let failure = failure("setting a watch on", path);
+            self.mark_broken();
+            Err(failure)
         }
     }
 
@@ -106,7 +139,9 @@ impl Connection {
         if spared(|| unsafe { xs_unwatch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
             Ok(())
         } else {
-            Err(failure("removing the watch on", path))
+            let failure = failure("removing the watch on", path);
+            self.mark_broken();
+            Err(failure)
         }
     }
 
@@ -187,12 +222,26 @@ pub struct Store {
 impl Store {
     /// Connects. Waits for the daemon to accept, so call it without a lock.
     pub fn open() -> Result<Self> {
+        Self::open_with(0)
+    }
+
+    /// Connects to a daemon that was reached through its socket before. Where that isn't there for the moment, libxenstore
+    /// would go through the kernel, which lets nobody go until there is an answer.
+    pub fn reopen() -> Result<Self> {
+        Self::open_with(XS_OPEN_SOCKETONLY.into())
+    }
+
+    fn open_with(flags: c_ulong) -> Result<Self> {
         undisturbed(|| {
             // SAFETY: no preconditions.
-            let handle = unsafe { xs_open(0) };
+            let handle = unsafe { xs_open(flags) };
             let handle = NonNull::new(handle).ok_or_else(|| Error::os("connecting to xenstored", Errno::last()))?;
             static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
-            let handle = Handle { raw: handle, serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) };
+            let handle = Handle {
+                raw: handle,
+                serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
+                broken: AtomicBool::new(false),
+            };
             Ok(Store { connection: Connection(Arc::new(handle)), idle: None })
         })
     }
