@@ -416,6 +416,34 @@ DOMAIN_TEST(a_burst_that_nobody_has_looked_at_is_one_ejection)
     close_context(ctx);
 }
 
+/* Each is acknowledged, and so the guest can eject again, as often as it likes. */
+DOMAIN_TEST(a_guest_that_ejects_again_and_again_fills_no_queue)
+{
+    enum { TIMES = 50 };
+    libxl_ctx *ctx = open_context();
+    struct drive drive = cd_drive();
+    int i;
+
+    enable_eject(ctx, drive.domid, "hdc", 1);
+    for (i = 0; i < TIMES; i++) {
+        eject(drive);
+        while (!holds(drive, "eject", ""))
+            poll_once(ctx, 10);
+    }
+    if (OURS("eject-unread")) {
+        expect_eject(ctx, drive.domid, 1);
+        expect_nothing_queued(ctx);
+        /* The next is told again. */
+        eject(drive);
+        expect_eject(ctx, drive.domid, 1);
+    } else {
+        for (i = 0; i < TIMES; i++)
+            expect_eject(ctx, drive.domid, 1);
+    }
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
 /* As long as xenstore's protocol lets a value be beside its path, and no text. */
 DOMAIN_TEST(any_bytes_are_a_name_and_any_a_backend)
 {

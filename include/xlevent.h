@@ -136,6 +136,15 @@ struct xlevent_stats {
     uint64_t state_generators;
     /** Domains that those among them for any domain know now, each of them. */
     uint64_t domains_known;
+    /** Ejections that have given a generator no event of their own, since nobody had fetched the one before. */
+    uint64_t ejections_merged;
+    /** Events that are in the queues of all subscribers now. */
+    uint64_t events_queued_for_subscribers;
+    /**
+     * About how many bytes of memory all queued events take now, those of subscribers too. What events point to is not
+     * counted: the strings of an ejection, and what libxenlight's own events have besides.
+     */
+    uint64_t events_queued_bytes;
 };
 
 /**

@@ -37,6 +37,8 @@ pub struct Counts {
     pub introductions: u64,
     /// Looks at suspended domains, to see whether they run again. They are among `partial_scans`.
     pub resume_looks: u64,
+    /// Ejections that gave a generator no event, since its last one was still there.
+    pub ejections_merged: u64,
 }
 
 /// Events, by type.
@@ -114,6 +116,10 @@ pub struct Stats {
     pub state_generators: u64,
     /// The domains that generators of all domains' states know, each of them.
     pub domains_known: u64,
+    /// Events in the queues of subscribers.
+    pub queued_for_subscribers: u64,
+    /// The memory that all queued events take, in bytes.
+    pub queued_bytes: u64,
 }
 
 #[cfg(test)]

@@ -116,7 +116,8 @@ fn offsets() {
             events_domain_create_console_available, events_other, events_called_back, disasters, xenstored_losses,
             reconnections, children_started, turns, events_queued, events_queued_most, watching, death_generators,
             eject_generators, drives_watched, children_running, events_domain_suspended, events_domain_running,
-            events_domain_created, introductions, resume_looks, state_generators, domains_known,
+            events_domain_created, introductions, resume_looks, state_generators, domains_known, ejections_merged,
+            events_queued_for_subscribers, events_queued_bytes,
         }
         xlevent_handler { r#type, handle }
     });

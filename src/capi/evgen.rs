@@ -161,6 +161,10 @@ pub type libxl_evgen_disk_eject = libxl__evgen_disk_eject;
 /// to take notice of an ejection leaves nothing to see for the others. One that cannot be acknowledged is told once, and
 /// its acknowledgement tried again later. One of a drive that is being removed is acknowledged and not told.
 ///
+/// While an event of a generator is still in the queue, another ejection is acknowledged and gives that generator no event
+/// of its own: the one that is there says that the drive is empty, and a guest that ejects again and again can't fill the
+/// memory of a program that doesn't fetch its events. (xlevent_stats counts these.)
+///
 /// Waits for xenstored's answers. Returns 0 and a handle in `*evgen_out`; ERROR_INVAL for a NULL or unknown `ctx`, a NULL
 /// `evgen_out`, a `vdev` that is NULL or no name of a disk, or if called by an fd_register or fd_deregister hook;
 /// ERROR_FAIL also while xenstored is away; otherwise as libxl_evenable_domain_death. On an error nothing is left behind,

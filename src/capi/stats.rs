@@ -103,6 +103,13 @@ pub struct xlevent_stats {
     pub state_generators: u64,
     /// Domains that those among them for any domain know now, each of them.
     pub domains_known: u64,
+    /// Ejections that have given a generator no event of their own, since nobody had fetched the one before.
+    pub ejections_merged: u64,
+    /// Events that are in the queues of all subscribers now.
+    pub events_queued_for_subscribers: u64,
+    /// About how many bytes of memory all queued events take now, those of subscribers too. What events point to is not
+    /// counted: the strings of an ejection, and what libxenlight's own events have besides.
+    pub events_queued_bytes: u64,
 }
 
 impl From<Stats> for xlevent_stats {
@@ -120,6 +127,8 @@ impl From<Stats> for xlevent_stats {
             children_running,
             state_generators,
             domains_known,
+            queued_for_subscribers,
+            queued_bytes,
         } = stats;
         let Counts {
             releases,
@@ -136,6 +145,7 @@ impl From<Stats> for xlevent_stats {
             turns,
             introductions,
             resume_looks,
+            ejections_merged,
         } = counts;
         let Asked { hypercalls, domains } = asked;
         let Events {
@@ -184,6 +194,9 @@ impl From<Stats> for xlevent_stats {
             resume_looks,
             state_generators,
             domains_known,
+            ejections_merged,
+            events_queued_for_subscribers: queued_for_subscribers,
+            events_queued_bytes: queued_bytes,
         }
     }
 }
@@ -262,6 +275,7 @@ mod tests {
             turns: 19,
             introductions: 30,
             resume_looks: 31,
+            ejections_merged: 34,
         };
         let asked = Asked { hypercalls: 5, domains: 6 };
         let stats = Stats {
@@ -276,6 +290,8 @@ mod tests {
             children_running: 26,
             state_generators: 32,
             domains_known: 33,
+            queued_for_subscribers: 35,
+            queued_bytes: 36,
         };
         const FIELDS: usize = size_of::<xlevent_stats>() / FIELD;
         // SAFETY: a structure of so many 64-bit numbers and nothing else.

@@ -15,6 +15,7 @@ use super::arming::Watch;
 use super::outbox::Item;
 use super::turn::Later;
 use super::{Context, State, SubscriberKey};
+use crate::abi::LIBXL_EVENT_TYPE_DISK_EJECT;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::evgen::disk_eject::{DiskEject, DriveId, Key, Seen, says_eject};
@@ -80,7 +81,7 @@ impl Context {
         }
         // It can't go before the gate opens.
         let result = state.recipient(subscriber).and_then(|recipient| {
-            let generator = DiskEject { domid, user, recipient, vdev: vdev.to_owned(), dev: None };
+            let generator = DiskEject { domid, user, recipient, vdev: vdev.to_owned(), dev: None, unread: None };
             self.enable_in_gate(&mut state, devid, generator)
         });
         self.leave_gate(&mut state);
@@ -151,12 +152,18 @@ impl Context {
             None => (Seen::Unknown, None),
         };
         let mut events = Vec::new();
-        let tell = &mut |generator: &DiskEject, backend| {
-            events.push((generator.recipient, Event::of_ejection(generator, backend), generator.domid));
+        let State { drives, inbox, subscribers, counts, .. } = &mut *state;
+        let tell = &mut |key, generator: &DiskEject, backend| {
+            let inbox = subscribers.inbox_at(generator.recipient).unwrap_or(inbox);
+            match generator.unread {
+                Some(serial) if inbox.queue.holds(LIBXL_EVENT_TYPE_DISK_EJECT, serial) => counts.ejections_merged += 1,
+                _ => events.push((key, generator.recipient, Event::of_ejection(generator, backend), generator.domid)),
+            }
         };
-        let looked = state.drives.end(id, seen, tell);
-        for (recipient, event, domid) in events {
-            self.deliver_new(&mut state, recipient, event, domid);
+        let looked = drives.end(id, seen, tell);
+        for (key, recipient, event, domid) in events {
+            let serial = self.deliver_new(&mut state, recipient, event, domid);
+            state.drives.note_unread(key, serial);
         }
         if looked.is_some_and(|looked| looked.again) {
             // In another turn: while a guest writes without end, no call may be kept here by what other threads take in.

@@ -412,19 +412,22 @@ impl Context {
         id
     }
 
-    /// Delivers an event that was just made for a domain; `None` if there was no memory for it.
-    fn deliver_new(&self, state: &mut State, recipient: Recipient, event: Option<Event>, domid: u32) {
-        match event {
-            Some(event) => self.deliver_to(state, recipient, event),
-            None => state.outbox.push_back(outbox::Item::Disaster {
+    /// Delivers an event that was just made for a domain; `None` if there was no memory for it. Its serial, if it was
+    /// queued.
+    fn deliver_new(&self, state: &mut State, recipient: Recipient, event: Option<Event>, domid: u32) -> Option<u64> {
+        let Some(event) = event else {
+            state.outbox.push_back(outbox::Item::Disaster {
                 message: format!("no memory for an event of domain {domid}"),
                 errno: libc::ENOMEM,
-            }),
-        }
+            });
+            return None;
+        };
+        self.deliver_to(state, recipient, event)
     }
 
-    /// Puts an event where who uses the context will find it, and wakes who may be waiting for it.
-    fn deliver(&self, state: &mut State, event: Event) {
+    /// Puts an event where who uses the context will find it, and wakes who may be waiting for it. Its serial, if it was
+    /// queued.
+    fn deliver(&self, state: &mut State, event: Event) -> Option<u64> {
         state.counts.events.count(event.event_type());
         let bit = 1u64.checked_shl(event.event_type()).unwrap_or(0);
         match &state.event_hooks {
@@ -432,10 +435,12 @@ impl Context {
                 let hooks = hooks.clone();
                 state.counts.events_called_back += 1;
                 state.outbox.push_back(outbox::Item::Event(hooks, event));
+                None
             }
             _ => {
-                state.inbox.queue.push(event);
+                let serial = state.inbox.queue.push(event);
                 self.wake_all(state);
+                Some(serial)
             }
         }
     }

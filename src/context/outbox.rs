@@ -57,11 +57,18 @@ pub(super) enum Item {
     Unwatch(Connection, DriveId, Frontend),
 }
 
+/// As many items as an empty outbox keeps room for.
+const ROOM_KEPT: usize = 256;
+
 impl Context {
     /// Empties the outbox, and gives up the lock.
     pub(super) fn flush(&self, mut state: MutexGuard<'_, State>) {
         while let Some(item) = state.outbox.pop_front() {
             MutexGuard::unlocked(&mut state, || self.perform(item));
+        }
+        // A look may have found thousands of events for callbacks.
+        if state.outbox.capacity() > ROOM_KEPT {
+            state.outbox.shrink_to(ROOM_KEPT);
         }
     }
 

@@ -21,6 +21,11 @@ impl Context {
             children_running: state.children.running_count() as u64,
             state_generators: state.domains.states() as u64,
             domains_known: state.domains.known() as u64,
+            queued_for_subscribers: state.subscribers.inboxes().map(|inbox| inbox.queue.len() as u64).sum(),
+            queued_bytes: {
+                let of_subscribers: usize = state.subscribers.inboxes().map(|inbox| inbox.queue.bytes()).sum();
+                (state.inbox.queue.bytes() + of_subscribers) as u64
+            },
         }
     }
 }

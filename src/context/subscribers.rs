@@ -110,6 +110,16 @@ impl Subscribers {
         self.places.get_mut(recipient.place()?)?.as_mut().map(|subscriber| &mut subscriber.inbox)
     }
 
+    /// The same, to be looked at.
+    pub(super) fn inbox_at(&self, recipient: Recipient) -> Option<&Inbox> {
+        self.places.get(recipient.place()?)?.as_ref().map(|subscriber| &subscriber.inbox)
+    }
+
+    /// Each inbox.
+    pub(super) fn inboxes(&self) -> impl Iterator<Item = &Inbox> {
+        self.places.iter().flatten().map(|subscriber| &subscriber.inbox)
+    }
+
     /// From now on nobody can use it.
     fn begin_leaving(&mut self, key: Key) -> Option<Recipient> {
         let recipient = self.recipient(key)?;
@@ -227,16 +237,15 @@ impl Context {
         Ok(())
     }
 
-    /// Puts an event where its recipient will find it, and wakes who may be waiting for it.
-    pub(super) fn deliver_to(&self, state: &mut State, recipient: Recipient, event: Event) {
+    /// Puts an event where its recipient will find it, and wakes who may be waiting for it. Its serial, if it was queued.
+    pub(super) fn deliver_to(&self, state: &mut State, recipient: Recipient, event: Event) -> Option<u64> {
         if recipient == Recipient::OWN {
             return self.deliver(state, event);
         }
         state.counts.events.count(event.event_type());
-        if let Some(inbox) = state.subscribers.inbox_of(recipient) {
-            inbox.queue.push(event);
-            self.wake_all(state);
-        }
+        let serial = state.subscribers.inbox_of(recipient)?.queue.push(event);
+        self.wake_all(state);
+        Some(serial)
     }
 }
 

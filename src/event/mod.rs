@@ -63,6 +63,9 @@ const ALLOCATION: usize = 232;
 const _: () = assert!(size_of::<libxl_event>() <= ALLOCATION);
 
 impl Event {
+    /// What one takes of the allocator, with the allocator's own word, and without what it points to.
+    pub const BYTES: usize = ALLOCATION + size_of::<usize>();
+
     /// An event of one of the domain generators; `None` if there is no memory for it.
     pub fn from_report(report: &Report) -> Option<Self> {
         let mut event = Event::blank()?;

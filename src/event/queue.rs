@@ -3,6 +3,8 @@
 //!
 //! Each event type has a lane of its own, so that events whose type isn't wanted cost nothing, however many there are.
 //! A serial number tells the order across lanes.
+//!
+//! A queue that nobody reads grows without bound; what it has grown by is given back as it is read.
 
 use std::collections::VecDeque;
 
@@ -27,7 +29,19 @@ struct Lane {
     events: VecDeque<(u64, Event)>,
 }
 
+/// As many events as a lane keeps room for, even if it is empty.
+const ROOM_KEPT: usize = 1024;
+
 impl Lane {
+    /// Gives back room that it doesn't need: where three quarters are empty, half of it. So it costs each event that was
+    /// ever there a part of a move, and who goes up and down by a few gives nothing back.
+    fn give_back(&mut self) {
+        let room = self.events.capacity();
+        if room > ROOM_KEPT && self.events.len() <= room / 4 {
+            self.events.shrink_to((room / 2).max(ROOM_KEPT));
+        }
+    }
+
     /// Whether a mask of event types has this one.
     fn passes(&self, mask: u64) -> bool {
         mask & self.bit != 0
@@ -61,8 +75,8 @@ impl Lane {
 }
 
 impl Queue {
-    /// Adds an event as the newest.
-    pub fn push(&mut self, event: Event) {
+    /// Adds an event as the newest; its serial.
+    pub fn push(&mut self, event: Event) -> u64 {
         let event_type = event.event_type();
         let lane = match self.lanes.iter().position(|lane| lane.event_type == event_type) {
             Some(lane) => lane,
@@ -72,10 +86,24 @@ impl Queue {
                 self.lanes.len() - 1
             }
         };
-        self.lanes[lane].events.push_back((self.next, event));
+        let serial = self.next;
+        self.lanes[lane].events.push_back((serial, event));
         self.next += 1;
         self.length += 1;
         self.longest = self.longest.max(self.length);
+        serial
+    }
+
+    /// Whether an event of this type is still there.
+    pub fn holds(&self, event_type: libxl_event_type, serial: u64) -> bool {
+        let lane = self.lanes.iter().find(|lane| lane.event_type == event_type);
+        lane.is_some_and(|lane| lane.events.binary_search_by_key(&serial, |(serial, _)| *serial).is_ok())
+    }
+
+    /// How many bytes its events take, and the room for them, without what events point to.
+    pub fn bytes(&self) -> usize {
+        let room: usize = self.lanes.iter().map(|lane| lane.events.capacity()).sum();
+        room * size_of::<(u64, Event)>() + self.length * Event::BYTES
     }
 
     /// How many events there are.
@@ -109,6 +137,7 @@ impl Queue {
         let (lane, index) = self.find_first(mask, from)?;
         let events = &mut self.lanes[lane].events;
         let (_, event) = if index == 0 { events.pop_front()? } else { events.remove(index)? };
+        self.lanes[lane].give_back();
         self.length -= 1;
         Some(event)
     }
@@ -159,7 +188,9 @@ impl Queue {
     pub fn take(&mut self, serial: u64) -> Option<Event> {
         let taken = self.lanes.iter_mut().find_map(|lane| {
             let index = lane.events.binary_search_by_key(&serial, |(serial, _)| *serial).ok()?;
-            lane.events.remove(index).map(|(_, event)| event)
+            let (_, event) = lane.events.remove(index)?;
+            lane.give_back();
+            Some(event)
         });
         self.length -= usize::from(taken.is_some());
         taken
@@ -201,6 +232,25 @@ mod tests {
         queue.each_match(mask, from, max, |run| serials.extend(run.iter().map(|(serial, _)| *serial)));
         assert_eq!(serials.first().copied(), queue.first(mask, from).map(|(serial, _)| serial).filter(|_| max > 0));
         serials
+    }
+
+    #[test]
+    fn what_a_queue_has_grown_by_is_given_back_as_it_is_read() {
+        const MANY: usize = 20_000;
+        let mut queue = Queue::default();
+        let serials: Vec<u64> = (0..MANY as u32).map(|domid| queue.push(event(domid, Change::Death))).collect();
+        let full = queue.bytes();
+        assert!(full >= MANY * (Event::BYTES + size_of::<(u64, Event)>()));
+        assert!(queue.holds(2, serials[7]) && !queue.holds(1, serials[7]));
+        for serial in &serials[..MANY / 2] {
+            queue.take(*serial).unwrap();
+        }
+        assert!(!queue.holds(2, serials[7]));
+        for domid in MANY / 2..MANY {
+            assert_eq!(queue.take_first(u64::MAX, 0).unwrap().domid(), domid as u32);
+        }
+        assert!(queue.is_empty());
+        assert!(queue.bytes() <= ROOM_KEPT * size_of::<(u64, Event)>(), "{} bytes of {full}", queue.bytes());
     }
 
     #[test]

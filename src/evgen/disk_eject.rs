@@ -79,6 +79,10 @@ pub struct DiskEject {
     pub vdev: CString,
     /// The disk's name in xenstore when the generator was made, if it was there.
     pub dev: Option<CString>,
+    /// The serial of its last event, where that was queued. While nobody has fetched it, there is no other: a guest can
+    /// eject as often as it likes, and must not fill its toolstack's memory. Nothing is lost by that, who fetches the one
+    /// learns that the drive is empty.
+    pub unread: Option<u64>,
 }
 
 /// Names a watched drive. Never used twice in a context.
@@ -255,7 +259,7 @@ impl Drives {
     }
 
     /// A look has ended: tells the drive's generators, newest first, if there is something to tell.
-    pub fn end(&mut self, id: DriveId, seen: Seen, tell: &mut dyn FnMut(&DiskEject, Backend)) -> Option<Looked> {
+    pub fn end(&mut self, id: DriveId, seen: Seen, tell: &mut dyn FnMut(Key, &DiskEject, Backend)) -> Option<Looked> {
         let drive = self.drives.get_mut(&id)?;
         let again = drive.look == Look::UnderwayAndDue;
         drive.look = Look::None;
@@ -274,9 +278,17 @@ impl Drives {
         };
         drive.known = known;
         if let Some(backend) = told {
-            drive.generators.values().for_each(|generator| tell(generator, backend));
+            drive.generators.iter().for_each(|(key, generator)| tell(*key, generator, backend));
         }
         Some(Looked { again, newly_failed })
+    }
+
+    /// A generator's event was queued with this serial.
+    pub fn note_unread(&mut self, key: Key, serial: Option<u64>) {
+        let drive = self.by_key.get(&key).and_then(|id| self.drives.get_mut(id));
+        if let Some(generator) = drive.and_then(|drive| drive.generators.get_mut(&key)) {
+            generator.unread = serial;
+        }
     }
 }
 
@@ -293,7 +305,7 @@ mod tests {
     const UNACKNOWLEDGED: Seen = Seen::Ejection { backend: Some(BACKEND), acknowledged: false };
 
     fn generator(user: u64) -> DiskEject {
-        DiskEject { domid: 5, user, recipient: Recipient::OWN, vdev: c"hdc".into(), dev: None }
+        DiskEject { domid: 5, user, recipient: Recipient::OWN, vdev: c"hdc".into(), dev: None, unread: None }
     }
 
     /// One drive with one generator.
@@ -308,7 +320,7 @@ mod tests {
         assert!(drives.ask(id));
         assert!(drives.begin(id).is_some());
         let mut told = Vec::new();
-        let looked = drives.end(id, seen, &mut |generator, _| told.push(generator.user)).unwrap();
+        let looked = drives.end(id, seen, &mut |_, generator, _| told.push(generator.user)).unwrap();
         assert!(!looked.again);
         told
     }
@@ -360,7 +372,7 @@ mod tests {
         let mut newly_failed = |seen| {
             drives.ask(id);
             drives.begin(id);
-            drives.end(id, seen, &mut |_, _| {}).unwrap().newly_failed
+            drives.end(id, seen, &mut |_, _, _| {}).unwrap().newly_failed
         };
         let looks = [Seen::Unknown, Seen::Unknown, UNACKNOWLEDGED, ACKNOWLEDGED, UNACKNOWLEDGED, Seen::Unknown];
         assert_eq!(looks.map(&mut newly_failed), [true, false, false, false, true, false]);
@@ -425,7 +437,7 @@ mod tests {
         assert!(!drives.ask(id), "a burst is one look");
         assert_eq!(drives.begin(id), Some(DRIVE));
         assert!(!drives.ask(id), "nobody else looks meanwhile");
-        let end = |drives: &mut Drives| drives.end(id, Seen::NoEjection, &mut |_, _| {});
+        let end = |drives: &mut Drives| drives.end(id, Seen::NoEjection, &mut |_, _, _| {});
         assert!(end(&mut drives).unwrap().again, "what the look may have missed is looked for");
         assert!(drives.retry(id));
         assert!(!drives.ask(id));
