@@ -216,6 +216,8 @@ impl Context {
                     let connection = store.connection();
                     let result = targets.into_iter().try_for_each(|target| unwatch(&connection, target));
                     store.stop_idling();
+                    // What has fired until then would lie there as long as nothing is watched: for a burst, much.
+                    while store.take_firing().is_some() {}
                     // A connection that can't take a watch away is of no more use.
                     (result.is_ok().then_some(store), result)
                 });

@@ -133,7 +133,7 @@ impl Connection {
         }
     }
 
-    /// Takes a watch away, and what it has fired that nobody has taken.
+    /// Takes a watch away. Nothing that it fires comes after this; what it has fired before may still be there.
     pub fn unwatch(&self, path: &CStr, token: &CStr) -> Result<()> {
         // SAFETY: a live handle and two C strings.
         if spared(|| unsafe { xs_unwatch(self.raw(), path.as_ptr(), token.as_ptr()) }) {

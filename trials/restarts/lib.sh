@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # shellcheck shell=bash
 #
-# For the trials `restarts` and `live_update`: their programs in the two wirings.
+# For trials of C programs in the two wirings.
 #
 #   alone    linked with libxlevent, and no libxenlight in the process
 #   beside   linked with libxenlight, with LD_PRELOAD=libxlevent.so.1: as users have it
 
-# Beside this file.
+# Where the programs' sources are: here, unless the trial says otherwise.
 sources=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 failures=0
 
+# The programs of `sources`.
 build_wirings() {
     mkdir -p "$TRIAL_OUT/alone" "$TRIAL_OUT/beside"
-    PKG_CONFIG_PATH=$TRIAL_STAGE/lib/pkgconfig make -s --no-print-directory -C "$sources" EVENTLIB=xlevent \
+    PKG_CONFIG_PATH=$TRIAL_STAGE/lib/pkgconfig make -s --no-print-directory -C "$sources" all EVENTLIB=xlevent \
         OUT="$TRIAL_OUT/alone" XENSIM="$TRIAL_RELEASE"
-    make -s --no-print-directory -C "$sources" EVENTLIB=xenlight OUT="$TRIAL_OUT/beside" XENSIM="$TRIAL_RELEASE"
+    make -s --no-print-directory -C "$sources" all EVENTLIB=xenlight OUT="$TRIAL_OUT/beside" XENSIM="$TRIAL_RELEASE"
 }
 
 # in_wiring WIRING PROGRAM [ARGUMENT...]: its lines, with the wiring's name in those that count. PRELOAD: what else is
