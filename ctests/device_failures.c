@@ -8,6 +8,7 @@
 #include <xenstore.h>
 
 #include "harness/check.h"
+#include "harness/drive.h"
 #include "harness/host.h"
 #include "harness/plug.h"
 #include "harness/store.h"
@@ -18,6 +19,14 @@
 #pragma weak xlevent_devices_remove
 #pragma weak xlevent_device_wait_ready
 #pragma weak xlevent_ao_abort
+#pragma weak libxl_evenable_domain_state
+#pragma weak xlevent_subscriber_new
+#pragma weak xlevent_subscriber_wait
+#pragma weak xlevent_subscriber_check
+#pragma weak xlevent_subscriber_evenable_domain_death
+#pragma weak xlevent_subscriber_evenable_domain_state
+#pragma weak xlevent_subscriber_evenable_disk_eject
+#pragma weak xlevent_suspend_node_create
 
 enum { DEVICES = COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT };
 
@@ -416,5 +425,54 @@ TEST_WITH(a_loop_that_refuses_the_descriptor_refuses_the_operation, DEVICES)
     backend_closes(&disk);
     CHECK_EQUAL(remove_now(ctx, &disk, XLEVENT_FORCE_LATE), 0);
     CHECK(is_removed(&disk));
+    close_context(ctx);
+}
+
+/* ---- numbers ---- */
+
+/* Xen keeps 16 bits of a domain's number. No function takes a number that is longer for the domain that its end names. */
+TEST_WITH(a_long_number_is_no_other_domains, DEVICES)
+{
+    static const uint32_t above[] = { UINT32_C(1) << 16, UINT32_C(1) << 17, UINT32_C(1) << 31 };
+    const uint64_t dead = (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH;
+    libxl_ctx *ctx = open_context();
+    struct plug plug = plug_disk();
+    struct drive drive = drive_at(plug.domid, HDC, "hdc");
+    struct xlevent_subscriber *subscriber;
+    libxl_evgen_disk_eject *ejection;
+    libxl_evgen_domain_state *state;
+    libxl_evgen_domain_death *death;
+    libxl_event *event;
+    size_t i;
+
+    log_quietly = true;
+    CHECK_EQUAL(xlevent_subscriber_new(ctx, &subscriber), 0);
+    for (i = 0; i < COUNT(above); i++) {
+        uint32_t domid = above[i] + plug.domid;
+        struct xlevent_device device = { plug.kind, plug.devid };
+
+        /* It is nobody's, and so dead; the other one lives. */
+        CHECK_EQUAL(libxl_evenable_domain_death(ctx, domid, 1, &death), 0);
+        expect_death(ctx, domid, 1);
+        CHECK_EQUAL(libxl_evenable_domain_state(ctx, domid, dead, 2, &state), ERROR_INVAL);
+        CHECK_EQUAL(xlevent_subscriber_evenable_domain_death(ctx, subscriber, domid, 3, &death), 0);
+        CHECK_EQUAL(xlevent_subscriber_wait(ctx, subscriber, &event, dead, NULL, NULL, -1), 0);
+        check_death(event, domid, 3);
+        libxl_event_free(ctx, event);
+        CHECK_EQUAL(xlevent_subscriber_evenable_domain_state(ctx, subscriber, domid, dead, 4, &state), ERROR_INVAL);
+        CHECK_EQUAL(xlevent_device_remove(ctx, domid, plug.kind, plug.devid, XLEVENT_FORCE_NOW, NULL),
+                    ERROR_DOMAIN_NOTFOUND);
+        CHECK_EQUAL(xlevent_devices_remove(ctx, domid, &device, 1, XLEVENT_FORCE_NOW, NULL), ERROR_DOMAIN_NOTFOUND);
+        CHECK_EQUAL(xlevent_device_wait_ready(ctx, domid, plug.kind, plug.devid, NULL), ERROR_DOMAIN_NOTFOUND);
+        CHECK_EQUAL(xlevent_suspend_node_create(ctx, domid, 0), ERROR_DOMAIN_NOTFOUND);
+        /* Its drive is another one. */
+        CHECK_EQUAL(libxl_evenable_disk_eject(ctx, domid, "hdc", 5, &ejection), 0);
+        CHECK_EQUAL(xlevent_subscriber_evenable_disk_eject(ctx, subscriber, domid, "hdc", 6, &ejection), 0);
+    }
+    CHECK(is_whole(&plug));
+    eject(drive);
+    expect_silence(ctx);
+    CHECK(holds(drive, "eject", "eject"));
+    CHECK_EQUAL(xlevent_subscriber_check(ctx, subscriber, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), ERROR_NOT_READY);
     close_context(ctx);
 }
