@@ -33,3 +33,19 @@ in_wiring() {
         sed 's/^/    /' "$TRIAL_OUT/$wiring.$program.stderr"
     fi
 }
+
+# not_in_wiring WIRING WHAT PROGRAM [ARGUMENT...]: what is spoilt on purpose, and must be found to be: a FAIL line of the
+# program's own.
+not_in_wiring() {
+    local wiring=$1 what=$2 program=$3 status=0
+    shift 3
+    LD_LIBRARY_PATH=$TRIAL_STAGE/lib:$TRIAL_RELEASE timeout --kill-after=10 600 "$TRIAL_OUT/$wiring/$program" "$@" \
+        >"$TRIAL_OUT/spoilt" 2>&1 || status=$?
+    if [ "$status" -eq 1 ] && grep -q '^FAIL ' "$TRIAL_OUT/spoilt"; then
+        echo "PASS $what"
+    else
+        echo "FAIL $what: it was not, and it ended with $status"
+        sed 's/^/    /' "$TRIAL_OUT/spoilt"
+        failures=$((failures + 1))
+    fi
+}

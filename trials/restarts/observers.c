@@ -111,6 +111,13 @@ static void log_line(xentoollog_logger *logger, xentoollog_level level, int errn
 
 static void handle(struct observer *it, const libxl_event *event)
 {
+    static unsigned count;
+
+    if (spoil != NOTHING_SPOILT && __atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST) % 100 == 0) {
+        if (spoil == SPOILT_BY_LOSS)
+            return;
+        take_in(number(it), event);
+    }
     if (take_in(number(it), event))
         disable_later(number(it), event->for_user);
 }
@@ -521,7 +528,7 @@ void stop_observers(void)
 
 struct outages check_logs(void)
 {
-    uint64_t deadline = now_ms() + PATIENCE_S * 1000;
+    uint64_t deadline = now_ms() + patience_s * 1000;
     struct outages sum = { .retries = __atomic_load_n(&toolstack.retries, __ATOMIC_SEQ_CST) };
     unsigned i;
 

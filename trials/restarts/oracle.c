@@ -32,6 +32,9 @@ struct generator {
     int8_t *steps;
 };
 
+unsigned patience_s = 120;
+enum spoil spoil;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct life *lives;
 static int last_life;
@@ -405,7 +408,7 @@ static void settle_books(void)
 
 void await_truth(void)
 {
-    uint64_t deadline = now_ms() + PATIENCE_S * 1000, user, missing;
+    uint64_t deadline = now_ms() + patience_s * 1000, user, missing;
     int life = 0;
 
     for (;;) {

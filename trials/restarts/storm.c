@@ -2,7 +2,7 @@
 /*
  * The driver of a storm. See storm.h.
  *
- * usage: storm restarts|live-updates COUNT SEED
+ * usage: storm restarts|live-updates COUNT SEED [lose|repeat]
  *
  * One thread alone does things to the host, so that nothing happens to a domain between a daemon's start and its being
  * told of the domains: of that it could never tell. As on a real host, no domain is created or resumed while xenstored is
@@ -268,6 +268,10 @@ int main(int argc, char **argv)
     int fds;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc > 4) {
+        spoil = strcmp(argv[4], "lose") == 0 ? SPOILT_BY_LOSS : SPOILT_BY_REPETITION;
+        patience_s = 10;
+    }
     printf("    seed %llu\n", (unsigned long long)seed);
     chance.state = seed;
     unsetenv("LD_PRELOAD");

@@ -41,8 +41,11 @@ __attribute__((format(printf, 1, 2), noreturn)) void fail(const char *format, ..
             fail("%s:%d: %s", __FILE__, __LINE__, #condition);                                                         \
     } while (0)
 
-/* Longer than anything takes on a busy machine. */
-enum { PATIENCE_S = 120 };
+/* Seconds, longer than anything takes on a busy machine. */
+extern unsigned patience_s;
+
+/* What is spoilt on purpose, to see that it is found: one event in many is lost, or taken in twice. */
+extern enum spoil { NOTHING_SPOILT, SPOILT_BY_LOSS, SPOILT_BY_REPETITION } spoil;
 
 void pause_us(unsigned us);
 uint64_t now_ms(void);
