@@ -24,6 +24,7 @@ use std::os::fd::FromRawFd;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{Once, OnceLock};
 
+use crate::xen::log::printable;
 use crate::xen::sigpipe;
 
 /// The body of an exported function: `entry!("libxl_event_check", ERROR_FAIL, { ... })`.
@@ -76,9 +77,11 @@ fn guard<R>(name: &'static str, on_panic: R, body: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Writes one line to stderr, with our name before it; line breaks inside become spaces. Never fails, never panics.
+/// Writes one line to stderr, with our name before it; line breaks inside become spaces, and what else can't be shown is
+/// written out. Never fails, never panics.
 pub(crate) fn stderr_line(text: fmt::Arguments<'_>) {
-    let line = format!("xlevent: {text}").replace(['\n', '\r'], " ") + "\n";
+    let text = format!("xlevent: {text}").replace(['\n', '\r'], " ");
+    let line = printable(&text).into_owned() + "\n";
     // SAFETY: descriptor 2 is borrowed for one write and, thanks to ManuallyDrop, not closed. Should the application
     // have closed or reused it, the write fails or goes where its own messages would have gone.
     let mut stderr = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });

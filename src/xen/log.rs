@@ -3,8 +3,13 @@
 //!
 //! A logger is the application's code, so a line is written only when no lock of ours is held: whoever holds one keeps
 //! the [`Line`] and hands it on later (see `context::outbox`). [`Capture`] does the same for what libxenctrl says.
+//!
+//! A line may quote what a guest or a driver domain has written. It must not be able to end the line and begin another, nor
+//! to command the terminal on which somebody reads it, nor to fill a disk: what a log is given is [`printable`].
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io::Write;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
@@ -69,11 +74,43 @@ pub struct StderrLog;
 
 impl LogSink for StderrLog {
     fn write(&self, line: &Line) {
-        match line.errno {
-            Some(errno) => eprintln!("xlevent: {}: {}", line.text, errno.desc()),
-            None => eprintln!("xlevent: {}", line.text),
+        let text = printable(&line.text);
+        // One that nobody reads any more is no reason to panic.
+        let _ = match line.errno {
+            Some(errno) => writeln!(std::io::stderr(), "xlevent: {text}: {}", errno.desc()),
+            None => writeln!(std::io::stderr(), "xlevent: {text}"),
+        };
+    }
+}
+
+/// Longer than any line of our own. What is quoted may be a node's value, of 4096 bytes.
+const LINE_MAX: usize = 1000;
+
+/// A text as it can be shown: characters that stand for nothing visible, or that change how others are shown, are written as
+/// Rust writes them, such as `\n` or `\u{1b}`, and what is too long is cut off. A zero byte is one of them, so that a C string
+/// has all of the text.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if text.len() <= LINE_MAX && !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::new();
+    for character in text.chars() {
+        if shown.len() >= LINE_MAX {
+            shown.push_str("...");
+            break;
+        }
+        match is_hidden(character) {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
         }
     }
+    Cow::Owned(shown)
+}
+
+/// Control characters; line and paragraph separators; what changes the direction of writing.
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[link(name = "xentoollog")]
@@ -100,9 +137,8 @@ impl XtlLog {
 
 impl LogSink for XtlLog {
     fn write(&self, line: &Line) {
-        // A NUL inside (a hostile path, say) ends the line early rather than losing it.
-        let text = line.text.split('\0').next().unwrap_or_default();
-        let Ok(text) = CString::new(text) else { return };
+        // There is no zero byte in what is printable.
+        let text = CString::new(printable(&line.text).into_owned()).unwrap_or_default();
         let errno = line.errno.map_or(-1, |errno| errno as c_int);
         // SAFETY: the logger is alive (`new`), the strings end in NUL, and the format takes one string.
         unsafe {
@@ -241,6 +277,31 @@ mod tests {
         };
         assert_eq!(capture.take(), [expected]);
         assert_eq!(capture.take(), []);
+    }
+
+    #[test]
+    fn what_is_quoted_stays_within_its_line() {
+        for plain in ["", "giving up a watch", "Gr\u{fc}\u{df}e, \"%n\" and \\ $(id)", "\u{fffd}"] {
+            assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain));
+        }
+        for (text, shown) in [
+            ("a\nxl: fine\r", "a\\nxl: fine\\r"),
+            ("\u{1b}[2J\u{7f}\u{9b}", "\\u{1b}[2J\\u{7f}\\u{9b}"),
+            ("a\0b\t", "a\\u{0}b\\t"),
+            ("\u{202e}cba\u{2028}\u{feff}", "\\u{202e}cba\\u{2028}\\u{feff}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_line_is_bounded() {
+        for text in ["x", "\n", "\u{10ffff}", "\u{1b}"] {
+            let shown = printable(&text.repeat(4096)).into_owned();
+            assert!(shown.len() < LINE_MAX + 20 && shown.ends_with("..."), "{}", shown.len());
+            assert!(!shown.chars().any(is_hidden));
+        }
+        assert_eq!(printable(&"x".repeat(LINE_MAX)), "x".repeat(LINE_MAX));
     }
 
     #[test]
