@@ -152,6 +152,7 @@ DOMAIN_TEST(the_type_and_the_domain_of_the_backend_are_told)
         snprintf(path, sizeof path, "/local/domain/%u/backend/%s/%u/%u", (unsigned)backends[i].domid, backends[i].type,
                  (unsigned)drive.domid, (unsigned)drive.devid);
         put(drive, "backend", path);
+        put_bytes(own_node(drive, "backend"), path, strlen(path));
         eject(drive);
         event = wait_event(ctx);
         check_eject(event, drive.domid, 1, "hdc", "hdc");
@@ -332,13 +333,13 @@ DOMAIN_TEST(an_ejection_without_a_backend_is_acknowledged_and_not_told)
     struct drive drive = cd_drive();
 
     enable_eject(ctx, drive.domid, "hdc", 1);
-    remove_node(node(drive, "backend"));
+    remove_from_both(drive, "backend");
     eject(drive);
     expect_silence(ctx);
     CHECK(holds(drive, "eject", ""));
     /* The whole drive goes, and another comes. */
     remove_node(node(drive, "eject"));
-    remove_node(node(drive, "dev"));
+    remove_from_both(drive, "dev");
     expect_silence(ctx);
     drive = drive_at(drive.domid, HDC, "hdc");
     expect_silence(ctx);
@@ -444,7 +445,7 @@ DOMAIN_TEST(a_guest_that_ejects_again_and_again_fills_no_queue)
     close_context(ctx);
 }
 
-/* As long as xenstore's protocol lets a value be beside its path, and no text. */
+/* As long as xenstore's protocol lets a value be beside its path, and no text; also where the toolstack has it. */
 DOMAIN_TEST(any_bytes_are_a_name_and_any_a_backend)
 {
     enum { LONG = 3900 };
@@ -461,6 +462,7 @@ DOMAIN_TEST(any_bytes_are_a_name_and_any_a_backend)
 
         enable_eject(ctx, drive.domid, "hdc", i);
         put(drive, "backend", text);
+        put_bytes(own_node(drive, "backend"), text, strlen(text));
         eject(drive);
         event = wait_event(ctx);
         check_eject(event, drive.domid, i, "hdc", text);
@@ -495,6 +497,7 @@ DOMAIN_TEST(nothing_is_believed_of_what_is_no_path_of_a_backend)
         libxl_event *event;
 
         put(drive, "backend", paths[i]);
+        put_bytes(own_node(drive, "backend"), paths[i], strlen(paths[i]));
         eject(drive);
         event = wait_event(ctx);
         check_eject(event, drive.domid, 1, "hdc", "hdc");
@@ -508,6 +511,59 @@ DOMAIN_TEST(nothing_is_believed_of_what_is_no_path_of_a_backend)
         }
         libxl_event_free(ctx, event);
     }
+    close_context(ctx);
+}
+
+/* An application goes on with the backend that an event names, so that is the toolstack's word. */
+DOMAIN_TEST(a_guest_does_not_choose_who_serves_its_drive)
+{
+    libxl_ctx *ctx = open_context();
+    struct drive drive = cd_drive();
+    char path[100];
+    int round;
+
+    /* As the name is before the generator is there, and the backend at any time. */
+    put(drive, "dev", "hdd");
+    enable_eject(ctx, drive.domid, "hdc", 1);
+    snprintf(path, sizeof path, "/local/domain/7/backend/tap/%u/%u", (unsigned)drive.domid, (unsigned)drive.devid);
+    for (round = 0; round < 2; round++) {
+        libxl_event *event;
+        libxl_device_disk *disk;
+
+        put(drive, "backend", path);
+        eject(drive);
+        event = wait_event(ctx);
+        disk = &event->u.disk_eject.disk;
+        if (OURS("eject-backend")) {
+            check_eject(event, drive.domid, 1, "hdc", "hdc");
+            CHECK_EQUAL(disk->backend, LIBXL_DISK_BACKEND_QDISK);
+            CHECK_EQUAL(disk->backend_domid, 0);
+        } else {
+            check_eject(event, drive.domid, 1, "hdc", "hdd");
+            CHECK_EQUAL(disk->backend, LIBXL_DISK_BACKEND_TAP);
+            CHECK_EQUAL(disk->backend_domid, 7);
+        }
+        libxl_event_free(ctx, event);
+    }
+    if (OURS("eject-backend")) {
+        /* Nor does it keep it from being told. */
+        remove_node(node(drive, "backend"));
+        eject(drive);
+        expect_eject(ctx, drive.domid, 1);
+    }
+    close_context(ctx);
+}
+
+/* Another toolstack may keep no notes. */
+DOMAIN_TEST(a_name_that_the_toolstack_has_not_noted_is_the_frontends)
+{
+    libxl_ctx *ctx = open_context();
+    struct drive drive = cd_drive();
+
+    remove_node(own_node(drive, "dev"));
+    enable_eject(ctx, drive.domid, "hdc", 1);
+    eject(drive);
+    expect_eject(ctx, drive.domid, 1);
     close_context(ctx);
 }
 

@@ -52,6 +52,20 @@ const char *node(struct drive drive, const char *name)
     return path;
 }
 
+const char *own_node(struct drive drive, const char *name)
+{
+    static __thread char path[100];
+
+    snprintf(path, sizeof path, "/libxl/%u/device/vbd/%u/%s", (unsigned)drive.domid, (unsigned)drive.devid, name);
+    return path;
+}
+
+void remove_from_both(struct drive drive, const char *name)
+{
+    remove_node(node(drive, name));
+    remove_node(own_node(drive, name));
+}
+
 void put(struct drive drive, const char *name, const char *value)
 {
     put_bytes(node(drive, name), value, strlen(value));
@@ -70,6 +84,8 @@ struct drive drive_at(uint32_t domid, uint32_t devid, const char *dev)
     snprintf(backend, sizeof backend, "/local/domain/0/backend/qdisk/%u/%u", (unsigned)domid, (unsigned)devid);
     put(drive, "dev", dev);
     put(drive, "backend", backend);
+    put_bytes(own_node(drive, "dev"), dev, strlen(dev));
+    put_bytes(own_node(drive, "backend"), backend, strlen(backend));
     put(drive, "eject", "");
     return drive;
 }

@@ -26,6 +26,10 @@ struct drive {
 
 /* The path of one of its nodes; good until the thread's next call. */
 const char *node(struct drive drive, const char *name);
+/* Likewise of one of the toolstack's own, which its guest can't write. */
+const char *own_node(struct drive drive, const char *name);
+/* Of both. */
+void remove_from_both(struct drive drive, const char *name);
 void put(struct drive drive, const char *name, const char *value);
 bool holds(struct drive drive, const char *name, const char *value);
 

@@ -151,7 +151,8 @@ pub type libxl_evgen_disk_eject = libxl__evgen_disk_eject;
 /// `u.disk_eject.disk` is the drive without its medium: `vdev` as xenstore had it at the time of this call, or NULL if it
 /// had none; `backend_domid` and `backend` as they are now, as far as libxl tells backends apart here; `pdev_path` empty,
 /// `format` LIBXL_DISK_FORMAT_EMPTY, `removable` and `is_cdrom` 1, everything else as libxl_device_disk_init leaves it.
-/// The guest has written what these come from: believe in no string and in no number of it.
+/// These come from the nodes that the toolstack keeps for itself (`/libxl/DOMID/device/vbd/...`). Only if it has noted no name
+/// there, `vdev` is what the frontend's nodes say, where the guest may write any bytes.
 ///
 /// If the domain has a stub domain at the time of this call, the drive is a device of that. Neither the domain nor the
 /// drive need be there yet. An ejection that is there already, and that nobody has taken notice of, counts.
@@ -159,7 +160,8 @@ pub type libxl_evgen_disk_eject = libxl__evgen_disk_eject;
 /// An ejection is acknowledged in xenstore before it is told. Several generators in one context for one drive each give
 /// their own event, the generator enabled last first; of several contexts, or processes, that watch one drive, the first
 /// to take notice of an ejection leaves nothing to see for the others. One that cannot be acknowledged is told once, and
-/// its acknowledgement tried again later. One of a drive that is being removed is acknowledged and not told.
+/// its acknowledgement tried again later. One of a drive that the toolstack has no backend of, because it is being removed, is
+/// acknowledged and not told.
 ///
 /// While an event of a generator is still in the queue, another ejection is acknowledged and gives that generator no event
 /// of its own: the one that is there says that the drive is empty, and a guest that ejects again and again can't fill the

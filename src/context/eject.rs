@@ -189,23 +189,28 @@ impl Context {
     }
 }
 
-/// Finds a disk's frontend, which a stub domain may have in the guest's place, and what the disk is called there.
+/// Finds a disk's frontend, which a stub domain may have in the guest's place, and what the disk is called: by the toolstack,
+/// or, if that has not noted it, by the frontend's nodes.
 fn find(connection: &Connection, domid: u32, devid: u32) -> Result<(Frontend, Option<CString>)> {
     let stub = connection.read(&vbd::stub_domain_path(domid))?;
     let stub = stub.as_deref().and_then(vbd::stub_domain);
     let frontend = Frontend { domid: stub.unwrap_or(domid), devid };
-    let dev = connection.read(&frontend.node("dev"))?;
+    let dev = match connection.read(&frontend.own_node("dev"))? {
+        Some(dev) => Some(dev),
+        None => connection.read(&frontend.node("dev"))?,
+    };
     // Up to the first zero byte there is none.
     Ok((frontend, dev.and_then(|dev| CString::new(c_value(&dev)).ok())))
 }
 
 /// Looks whether a guest has ejected, and acknowledges it; and what failed, if something did. What the event needs is
-/// read first: an ejection that was acknowledged can be told.
+/// read first: an ejection that was acknowledged can be told. Who serves the disk is the toolstack's word: an application goes
+/// on with what the event says of that, so the guest must not have it in its hand.
 fn look(connection: &Connection, frontend: Frontend) -> (Seen, Option<Error>) {
     let node = frontend.node(EJECT_NODE);
     let read = || {
         let ejected = connection.read(&node)?.is_some_and(|value| says_eject(&value));
-        Ok(if ejected { Some(connection.read(&frontend.node("backend"))?) } else { None })
+        Ok(if ejected { Some(connection.read(&frontend.own_node("backend"))?) } else { None })
     };
     let backend = match read() {
         Ok(None) => return (Seen::NoEjection, None),

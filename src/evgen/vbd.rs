@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Names and nodes of virtual disks: from a disk's name to its nodes in xenstore, and what their values mean.
 //!
-//! Values come from guests, who may write any bytes: what isn't exactly of the form that toolstacks write has no meaning.
-//! As C sees them: a value ends at its first zero byte.
+//! A guest owns its frontends' nodes, and may write any bytes: what isn't exactly of the form that toolstacks write has no
+//! meaning. What it must not be able to choose is read in the toolstack's own nodes, below `/libxl`. Values are as C sees
+//! them: they end at their first zero byte.
 
 use std::ffi::CString;
 
@@ -121,6 +122,11 @@ impl Frontend {
     pub fn node(self, name: &str) -> CString {
         path(format!("/local/domain/{}/device/vbd/{}/{name}", self.domid, self.devid))
     }
+
+    /// The path of one of the toolstack's own nodes of the disk.
+    pub fn own_node(self, name: &str) -> CString {
+        path(format!("/libxl/{}/device/vbd/{}/{name}", self.domid, self.devid))
+    }
 }
 
 /// Only numbers and names of our own are in our paths, so there is no zero byte to fail for.
@@ -150,7 +156,7 @@ pub struct Backend {
 }
 
 /// What the path of a backend says: `/local/domain/DOMID/backend/TYPE/FRONTEND/DEVID`. Of anything else, nothing is
-/// believed. Whose frontend and device it is isn't used: we know from which disk the path came.
+/// believed. Whose frontend and device it is isn't used: we know of which disk the path is.
 pub fn backend(value: &[u8]) -> Backend {
     let parts: Vec<&[u8]> = c_value(value).splitn(9, |byte| *byte == b'/').collect();
     let [b"", b"local", b"domain", back, b"backend", kind, front, devid] = parts[..] else {
