@@ -272,8 +272,14 @@ mod tests {
 
     #[test]
     fn an_ejection_says_whose_drive_it_is_and_that_it_is_empty() {
-        let generator =
-            DiskEject { domid: 5, user: 7, recipient: Recipient::OWN, vdev: c"hdc".into(), dev: Some(c"xvdc".into()) };
+        let generator = DiskEject {
+            domid: 5,
+            user: 7,
+            recipient: Recipient::OWN,
+            vdev: c"hdc".into(),
+            dev: Some(c"xvdc".into()),
+            unread: None,
+        };
         let event = Event::of_ejection(&generator, Backend { domid: 3, kind: BackendKind::Tap }).unwrap();
         assert_eq!((event.domid(), event.user(), event.kind()), (5, 7, Kind::DiskEject));
         assert_eq!(event.vdev(), Some(c"hdc"));
