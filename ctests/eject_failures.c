@@ -134,6 +134,26 @@ bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
     return is_refused(&watches, path) ? false : real(xs, path, token);
 }
 
+/* The next firing is taken off the queue and comes to nothing, with this errno. */
+static int lost_firing;
+
+char **xs_check_watch(struct xs_handle *xs)
+{
+    static char **(*real)(struct xs_handle *);
+    char **firing;
+
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "xs_check_watch");
+    firing = real(xs);
+    if (firing && lost_firing) {
+        free(firing);
+        firing = NULL;
+        errno = lost_firing;
+        lost_firing = 0;
+    }
+    return firing;
+}
+
 static struct {
     int calls;
     libxl_event_type type;
@@ -311,4 +331,34 @@ TEST_WITH(while_xenstored_is_away_enabling_fails_and_disabling_works, COMMANDS_D
     expect_eject(ctx, drive.domid, 4);
     expect_silence(ctx);
     close_context(ctx);
+}
+
+/* ---- firings that get lost in libxenstore ---- */
+
+/* ENOMEM where it has no memory for one; EINVAL where nothing comes any more, which makes nothing readable. */
+TEST_WITH(what_a_lost_firing_would_have_told_is_found_all_the_same, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    static const int errnos[] = { ENOMEM, EINVAL };
+    size_t i;
+
+    for (i = 0; i < COUNT(errnos); i++) {
+        libxl_ctx *ctx = open_context();
+        struct drive drive = cd_drive();
+        uint32_t domid = host_create();
+
+        libxl_event_register_callbacks(ctx, &disaster_hooks, NULL);
+        enable_eject(ctx, drive.domid, "hdc", 1);
+        enable(ctx, domid, 2);
+        expect_silence(ctx);
+        lost_firing = errnos[i];
+        eject(drive);
+        expect_eject(ctx, drive.domid, 1);
+        CHECK_EQUAL(lost_firing, 0);
+        lost_firing = errnos[i];
+        host_destroy(domid);
+        expect_death(ctx, domid, 2);
+        expect_silence(ctx);
+        CHECK_EQUAL(disaster.calls, 0);
+        close_context(ctx);
+    }
 }

@@ -98,6 +98,11 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// For [`Context::arm`], where all generators are there already.
 const NO_DOMAIN_IN_PARTICULAR: Subject = Subject::Domain(DOMID_LIMIT);
 
+/// libxenstore reads in a thread of its own. If that ends for a reason of its own, as when there is no memory for a message,
+/// or after a request that could not be written, nobody is told, and the daemon is still there. So the connection is looked at
+/// so often, without asking the daemon.
+const PULSE: Duration = Duration::from_secs(10);
+
 /// An outage of this length is a disaster. Trying goes on after it.
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
 
@@ -169,6 +174,7 @@ impl Context {
         match result {
             Ok(()) => {
                 state.armed = true;
+                self.plan_pulse(state);
                 neighbours::enter(&self.me);
             }
             Err(_) => self.release_in_gate(state),
@@ -207,6 +213,9 @@ impl Context {
         // Others may have come and gone while we waited for the gate.
         if state.generates_nothing() && state.armed {
             state.armed = false;
+            if let Some(pulse) = state.pulse.take() {
+                state.timers.remove(pulse);
+            }
             neighbours::leave(&self.me);
             self.end_outage(state);
             let targets = state.targets.take();
@@ -279,7 +288,14 @@ impl Context {
         MutexGuard::unlocked(state, || hooks.fd_deregister(fd));
     }
 
-    /// The idle connection has hung up: the daemon is gone. Looks for it again soon.
+    /// Sees to it that the connection is looked at now and then.
+    pub(super) fn plan_pulse(&self, state: &mut State) {
+        if state.armed && state.pulse.is_none() {
+            state.pulse = Some(self.schedule(state, now() + PULSE, Later::Pulse));
+        }
+    }
+
+    /// The daemon is gone, since the idle connection has hung up; or ours is of no more use. Looks for it again soon.
     pub(super) fn store_lost(&self, state: &mut State) {
         let Some(store) = state.store.take() else { return };
         state.counts.xenstored_losses += 1;
@@ -287,7 +303,7 @@ impl Context {
         state.targets = Targets::default();
         self.remember_connections(state);
         store.connection().mark_broken();
-        let line = Line::new(Level::Warn, "xenstored has gone away; waiting for it to come back");
+        let line = Line::new(Level::Warn, "the connection to xenstored has ended; waiting for it to come back");
         state.outbox.push_back(Item::Log(line));
         self.end_outage(state);
         state.outage = Some(Outage::new(Some(store)));

@@ -141,6 +141,8 @@ struct State {
     armed: bool,
     /// Since when, and how often, xenstored has been looked for in vain.
     outage: Option<arming::Outage>,
+    /// When it is next seen to that the connection lives, while generators are served.
+    pulse: Option<TimerId>,
     /// Scans that failed one after another.
     failed_scans: u32,
     companion: companion::Sources,
@@ -215,6 +217,7 @@ impl Context {
             store,
             armed: false,
             outage: None,
+            pulse: None,
             failed_scans: 0,
             companion: companion::Sources::default(),
             children: children::Children::default(),

@@ -130,6 +130,12 @@ impl State {
         }
     }
 
+    /// Any of them may have.
+    pub(super) fn all_tasks_fired(&mut self) {
+        let ids: Vec<TaskId> = self.operations.tasks.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.task_fired(id));
+    }
+
     /// A task's time has passed.
     pub(super) fn task_time_up(&mut self, id: TaskId) {
         if let Some(task) = self.task(id) {

@@ -86,6 +86,8 @@ pub(super) enum Later {
     ResumeLook,
     /// Look for xenstored again.
     Reconnect,
+    /// See whether the connection to it still lives.
+    Pulse,
     /// Set or give up watches for domains.
     Retarget,
     /// Look at a drive again: the last look failed, or its watch has fired meanwhile.
@@ -166,6 +168,10 @@ impl Context {
                                 asked = true;
                             }
                             Later::Reconnect => state.outbox.push_back(Item::Reconnect),
+                            Later::Pulse => {
+                                state.pulse = None;
+                                self.plan_pulse(state);
+                            }
                             Later::Retarget => state.outbox.push_back(Item::Retarget),
                             Later::Drive(id) => state.retry_look(id),
                             Later::Task(id) => state.task_time_up(id),
@@ -177,6 +183,10 @@ impl Context {
                     if let Some(deadline) = state.timers.earliest() {
                         self.reactor.set_timer(deadline);
                     }
+                    // Its end makes nothing readable where it is libxenstore's own doing.
+                    let looks = self.drain_watches(state);
+                    all |= looks.all;
+                    asked |= looks.asked;
                 }
             }
         }
@@ -195,7 +205,15 @@ impl Context {
     pub(super) fn drain_watches(&self, state: &mut State) -> Looks {
         let mut looks = Looks::default();
         for _ in 0..FIRINGS_AT_ONCE {
-            let Some(firing) = state.store.as_ref().and_then(Store::take_firing) else { break };
+            let firing = match state.store.as_ref().map(Store::take_firing) {
+                Some(Ok(Some(firing))) => firing,
+                Some(Ok(None)) | None => break,
+                Some(Err(errno)) => {
+                    looks.all = true;
+                    self.firing_lost(state, errno);
+                    break;
+                }
+            };
             match Watch::of(firing.token()) {
                 // It says that something may have become of that domain, and no more.
                 Some(Watch::Release) => {
@@ -215,6 +233,22 @@ impl Context {
             }
         }
         looks
+    }
+
+    /// Something has fired and can't be told, or nothing will fire any more. What may have happened is looked at, since
+    /// state is read, not counted.
+    fn firing_lost(&self, state: &mut State, errno: Errno) {
+        if errno == Errno::EINVAL {
+            // Without generators a dead connection hurts nobody; the next enable makes another.
+            return if state.armed {
+                self.store_lost(state)
+            };
+        }
+        let text = "a message of xenstored's is lost; everything is looked at".to_owned();
+        state.outbox.push_back(Item::Log(Line { level: Level::Warn, errno: Some(errno), text }));
+        let drives: Vec<DriveId> = state.drives.watched().map(|(id, _)| id).collect();
+        drives.into_iter().for_each(|id| state.ask_for_look(id));
+        state.all_tasks_fired();
     }
 
     /// Asks the hypervisor about all watched domains, or about those of new generators and those asked for.

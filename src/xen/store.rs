@@ -283,10 +283,17 @@ impl Store {
         self.idle.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes one firing off the queue without waiting, if there is one.
-    pub fn take_firing(&self) -> Option<Firing> {
+    /// Takes one firing off the queue without waiting, if there is one. Of one that can't be had, for want of memory, nothing
+    /// is left. EINVAL if none will come any more: the connection has come to its end, or libxenstore to its wits'.
+    pub fn take_firing(&self) -> std::result::Result<Option<Firing>, Errno> {
         // SAFETY: a live handle. What it gives is null, or one allocation that becomes ours.
-        NonNull::new(unsafe { xs_check_watch(self.connection.raw()) }).map(Firing)
+        match NonNull::new(unsafe { xs_check_watch(self.connection.raw()) }) {
+            Some(firing) => Ok(Some(Firing(firing))),
+            None => match Errno::last() {
+                Errno::EAGAIN => Ok(None),
+                errno => Err(errno),
+            },
+        }
     }
 
     /// The raw handle, for [`abandon`].
