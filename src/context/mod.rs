@@ -141,6 +141,9 @@ struct State {
     armed: bool,
     /// Since when, and how often, xenstored has been looked for in vain.
     outage: Option<arming::Outage>,
+    /// There was no memory to keep an event: the application is to be told. What takes memory by the number of domains or of
+    /// events is asked for so that it may be refused; the rest is small.
+    starved: bool,
     /// When it is next seen to that the connection lives, while generators are served.
     pulse: Option<TimerId>,
     /// Scans that failed one after another.
@@ -218,6 +221,7 @@ impl Context {
             armed: false,
             outage: None,
             pulse: None,
+            starved: false,
             failed_scans: 0,
             companion: companion::Sources::default(),
             children: children::Children::default(),
@@ -436,15 +440,24 @@ impl Context {
         match &state.event_hooks {
             Some(hooks) if hooks.mask() & bit != 0 => {
                 let hooks = hooks.clone();
+                if state.outbox.try_reserve(1).is_err() {
+                    state.starved = true;
+                    return None;
+                }
                 state.counts.events_called_back += 1;
                 state.outbox.push_back(outbox::Item::Event(hooks, event));
                 None
             }
-            _ => {
-                let serial = state.inbox.queue.push(event);
-                self.wake_all(state);
-                Some(serial)
-            }
+            _ => match state.inbox.queue.push(event) {
+                Some(serial) => {
+                    self.wake_all(state);
+                    Some(serial)
+                }
+                None => {
+                    state.starved = true;
+                    None
+                }
+            },
         }
     }
 

@@ -152,7 +152,7 @@ impl Context {
 
     /// Has this context take a turn of its own, if it was left something to do.
     fn leave_the_rest(&self, state: &mut State) {
-        if !state.outbox.is_empty() && !state.flush_due {
+        if (!state.outbox.is_empty() || state.starved) && !state.flush_due {
             state.flush_due = true;
             self.schedule(state, now(), Later::Flush);
         }

@@ -63,8 +63,15 @@ const ROOM_KEPT: usize = 256;
 impl Context {
     /// Empties the outbox, and gives up the lock.
     pub(super) fn flush(&self, mut state: MutexGuard<'_, State>) {
-        while let Some(item) = state.outbox.pop_front() {
-            MutexGuard::unlocked(&mut state, || self.perform(item));
+        loop {
+            while let Some(item) = state.outbox.pop_front() {
+                MutexGuard::unlocked(&mut state, || self.perform(item));
+            }
+            if !std::mem::take(&mut state.starved) {
+                return;
+            }
+            let message = "there was no memory to keep an event".to_owned();
+            state.outbox.push_back(Item::Disaster { message, errno: libc::ENOMEM });
         }
         // A look may have found thousands of events for callbacks.
         if state.outbox.capacity() > ROOM_KEPT {

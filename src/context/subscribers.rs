@@ -244,8 +244,11 @@ impl Context {
         }
         state.counts.events.count(event.event_type());
         let serial = state.subscribers.inbox_of(recipient)?.queue.push(event);
-        self.wake_all(state);
-        Some(serial)
+        match serial {
+            Some(_) => self.wake_all(state),
+            None => state.starved = true,
+        }
+        serial
     }
 }
 

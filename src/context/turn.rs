@@ -260,10 +260,10 @@ impl Context {
             true => state.counts.scans += 1,
             false => state.counts.partial_scans += 1,
         }
-        let mut reports = Vec::new();
+        let (mut reports, mut starved) = (Vec::new(), false);
         let result = match &mut state.hypervisor {
             Some(hypervisor) => {
-                let tell = &mut |_, report| reports.push(report);
+                let tell = &mut |_, report| starved |= !keep(&mut reports, report);
                 let result = match all {
                     true => state.domains.scan(hypervisor, tell),
                     false => state.domains.scan_fresh(hypervisor, tell),
@@ -274,6 +274,7 @@ impl Context {
             // There is one as soon as there is a generator (`arm`).
             None => Err(Errno::EBADF),
         };
+        state.starved |= starved;
         self.scanned(state, &reports, result);
     }
 
@@ -283,11 +284,13 @@ impl Context {
             return;
         }
         state.counts.scans += 1;
-        let mut reports = Vec::new();
+        let (mut reports, mut starved) = (Vec::new(), false);
+        let tell = &mut |_, report| starved |= !keep(&mut reports, report);
         let result = match found {
-            Ok(snapshot) => state.domains.scan_found(snapshot, &mut |_, report| reports.push(report)),
+            Ok(snapshot) => state.domains.scan_found(snapshot, tell),
             Err(errno) => Err(*errno),
         };
+        state.starved |= starved;
         self.scanned(state, &reports, result);
     }
 
@@ -331,6 +334,15 @@ impl Context {
             self.schedule(state, now(), Later::AlwaysReady);
         }
     }
+}
+
+/// Adds a report to those that a look has brought; false if there is no memory for it. They may be as many as generators.
+fn keep(reports: &mut Vec<Report>, report: Report) -> bool {
+    let room = reports.try_reserve(1).is_ok();
+    if room {
+        reports.push(report);
+    }
+    room
 }
 
 #[cfg(test)]

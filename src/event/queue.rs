@@ -75,8 +75,10 @@ impl Lane {
 }
 
 impl Queue {
-    /// Adds an event as the newest; its serial.
-    pub fn push(&mut self, event: Event) -> u64 {
+    /// Adds an event as the newest; its serial. `None` if there is no memory to keep it: then it is gone. How long a queue
+    /// becomes is the application's doing, which need not fetch its events.
+    #[must_use]
+    pub fn push(&mut self, event: Event) -> Option<u64> {
         let event_type = event.event_type();
         let lane = match self.lanes.iter().position(|lane| lane.event_type == event_type) {
             Some(lane) => lane,
@@ -86,12 +88,14 @@ impl Queue {
                 self.lanes.len() - 1
             }
         };
+        let events = &mut self.lanes[lane].events;
+        events.try_reserve(1).ok()?;
         let serial = self.next;
-        self.lanes[lane].events.push_back((serial, event));
+        events.push_back((serial, event));
         self.next += 1;
         self.length += 1;
         self.longest = self.longest.max(self.length);
-        serial
+        Some(serial)
     }
 
     /// Whether an event of this type is still there.
@@ -213,8 +217,8 @@ mod tests {
     fn queue() -> Queue {
         let mut queue = Queue::default();
         for domid in 0..3 {
-            queue.push(event(domid, Change::Shutdown(0)));
-            queue.push(event(domid, Change::Death));
+            assert!(queue.push(event(domid, Change::Shutdown(0))).is_some());
+            assert!(queue.push(event(domid, Change::Death)).is_some());
         }
         queue
     }
@@ -238,7 +242,7 @@ mod tests {
     fn what_a_queue_has_grown_by_is_given_back_as_it_is_read() {
         const MANY: usize = 20_000;
         let mut queue = Queue::default();
-        let serials: Vec<u64> = (0..MANY as u32).map(|domid| queue.push(event(domid, Change::Death))).collect();
+        let serials: Vec<u64> = (0..MANY as u32).filter_map(|domid| queue.push(event(domid, Change::Death))).collect();
         let full = queue.bytes();
         assert!(full >= MANY * (Event::BYTES + size_of::<(u64, Event)>()));
         assert!(queue.holds(2, serials[7]) && !queue.holds(1, serials[7]));
@@ -285,7 +289,7 @@ mod tests {
         let mut queue = Queue::default();
         assert_eq!((queue.len(), queue.longest(), queue.is_empty()), (0, 0, true));
         for domid in 0..5 {
-            queue.push(event(domid, if domid % 2 == 0 { Change::Shutdown(0) } else { Change::Death }));
+            assert!(queue.push(event(domid, if domid % 2 == 0 { Change::Shutdown(0) } else { Change::Death })).is_some());
         }
         assert_eq!((queue.len(), queue.longest(), queue.is_empty()), (5, 5, false));
         // What isn't there can't be taken.
@@ -293,7 +297,7 @@ mod tests {
         assert!(queue.take(3).is_some() && queue.take(3).is_none());
         assert_eq!((queue.len(), queue.longest()), (4, 5));
         assert_eq!(drain(&mut queue, SHUTDOWN).len(), 3);
-        queue.push(event(9, Change::Death));
+        assert!(queue.push(event(9, Change::Death)).is_some());
         assert_eq!((queue.len(), queue.longest()), (2, 5));
         assert_eq!(drain(&mut queue, u64::MAX).len(), 2);
         assert_eq!((queue.len(), queue.longest(), queue.is_empty()), (0, 5, true));

@@ -222,12 +222,20 @@ pub fn look<H: Host + ?Sized>(host: &mut H, whose: &[&Domains]) -> Result<Snapsh
     }
     let mut wanted = Vec::new();
     for domains in whose {
-        wanted.extend(domains.deaths.wanted());
+        add(&mut wanted, domains.deaths.wanted())?;
         if !domains.states.is_empty() {
-            wanted.extend(domains.states.wanted());
+            add(&mut wanted, domains.states.wanted())?;
         }
     }
     Snapshot::take(host, wanted)
+}
+
+fn add(domids: &mut Vec<u32>, more: impl Iterator<Item = u32>) -> Result<(), Errno> {
+    for domid in more {
+        domids.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        domids.push(domid);
+    }
+    Ok(())
 }
 
 /// As who uses the context itself does it.

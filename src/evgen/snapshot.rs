@@ -27,7 +27,8 @@ impl Snapshot {
         domids.dedup();
         let questions = Questions { most: domids.len(), last: domids.last().copied().unwrap_or(0) };
         let mut answer = Answer::none();
-        let mut domains = Vec::with_capacity(domids.len());
+        let mut domains = Vec::new();
+        domains.try_reserve_exact(domids.len()).map_err(|_| Errno::ENOMEM)?;
         for (done, domid) in domids.into_iter().enumerate() {
             if !answer.tells_of(domid) {
                 answer = questions.ask(host, domid, done)?;
@@ -44,6 +45,7 @@ impl Snapshot {
         while first < DOMID_LIMIT {
             host.ask(first, BATCH)?;
             let found = host.answer();
+            domains.try_reserve(found.len()).map_err(|_| Errno::ENOMEM)?;
             domains.extend_from_slice(found);
             first = match found.last() {
                 Some(last) if found.len() == BATCH => last.domid() + 1,

@@ -211,6 +211,7 @@ impl Host for Hypervisor {
             return Err(Errno::EPROTO);
         }
         if self.buffer.len() < max {
+            self.buffer.try_reserve(max - self.buffer.len()).map_err(|_| Errno::ENOMEM)?;
             self.buffer.resize(max, DomainInfo(xc_domaininfo_t::default()));
         }
         let max_domains = u32::try_from(max).unwrap_or(u32::MAX);
