@@ -296,14 +296,14 @@ impl Context {
     }
 
     /// The daemon is gone, since the idle connection has hung up; or ours is of no more use. Looks for it again soon.
-    pub(super) fn store_lost(&self, state: &mut State) {
+    pub(super) fn store_lost(&self, state: &mut State, how: &str) {
         let Some(store) = state.store.take() else { return };
         state.counts.xenstored_losses += 1;
         self.uninstall_store(&store);
         state.targets = Targets::default();
         self.remember_connections(state);
         store.connection().mark_broken();
-        let line = Line::new(Level::Warn, "the connection to xenstored has ended; waiting for it to come back");
+        let line = Line::new(Level::Warn, format!("{how}; waiting for it to come back"));
         state.outbox.push_back(Item::Log(line));
         self.end_outage(state);
         state.outage = Some(Outage::new(Some(store)));

@@ -149,7 +149,7 @@ impl Context {
                     all |= looks.all;
                     asked |= looks.asked;
                 }
-                Token::Hangup => self.store_lost(state),
+                Token::Hangup => self.store_lost(state, "xenstored has gone away"),
                 Token::Libxl { fd, version } => state.companion.ready(fd, version, ready.revents, &mut state.outbox),
                 Token::Sigchld => self.sigchld(state),
                 Token::ChildEnd(id) => self.look_at_child(state, id),
@@ -240,9 +240,10 @@ impl Context {
     fn firing_lost(&self, state: &mut State, errno: Errno) {
         if errno == Errno::EINVAL {
             // Without generators a dead connection hurts nobody; the next enable makes another.
-            return if state.armed {
-                self.store_lost(state)
-            };
+            if state.armed {
+                self.store_lost(state, "the connection to xenstored has ended");
+            }
+            return;
         }
         let text = "a message of xenstored's is lost; everything is looked at".to_owned();
         state.outbox.push_back(Item::Log(Line { level: Level::Warn, errno: Some(errno), text }));

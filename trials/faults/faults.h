@@ -15,8 +15,8 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* Longer than any fault is waited out: a loop that has nothing after it has lost its event. */
-enum { PATIENCE_S = 30, WATCHDOG_S = 70, WATCHDOG_OF_OPERATIONS_S = 150 };
+/* Longer than any fault is waited out (60 s without xenstored are a disaster): who has nothing after it has lost its event. */
+enum { PATIENCE_S = 80, WATCHDOG_S = 200, WATCHDOG_OF_OPERATIONS_S = 200 };
 
 /* In the order in which one is preferred to the next. */
 enum told { NOT_TOLD, BY_LOG, BY_DISASTER, BY_VALUE, TOLD_COUNT };
