@@ -100,8 +100,11 @@ const NO_DOMAIN_IN_PARTICULAR: Subject = Subject::Domain(DOMID_LIMIT);
 
 /// libxenstore reads in a thread of its own. If that ends for a reason of its own, as when there is no memory for a message,
 /// or after a request that could not be written, nobody is told, and the daemon is still there. So the connection is looked at
-/// so often, without asking the daemon.
+/// so often, without asking the daemon; with many contexts each seldomer, so that a process isn't woken more often.
 const PULSE: Duration = Duration::from_secs(10);
+
+/// And each at least once in so many pulses.
+const PULSES_AT_MOST: usize = 60;
 
 /// An outage of this length is a disaster. Trying goes on after it.
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
@@ -226,7 +229,7 @@ impl Context {
                     let result = targets.into_iter().try_for_each(|target| unwatch(&connection, target));
                     store.stop_idling();
                     // What has fired until then would lie there as long as nothing is watched: for a burst, much.
-                    while store.take_firing().is_some() {}
+                    while let Ok(Some(_)) = store.take_firing() {}
                     // A connection that can't take a watch away is of no more use.
                     (result.is_ok().then_some(store), result)
                 });
@@ -291,7 +294,8 @@ impl Context {
     /// Sees to it that the connection is looked at now and then.
     pub(super) fn plan_pulse(&self, state: &mut State) {
         if state.armed && state.pulse.is_none() {
-            state.pulse = Some(self.schedule(state, now() + PULSE, Later::Pulse));
+            let pulses = neighbours::count().clamp(1, PULSES_AT_MOST) as u32;
+            state.pulse = Some(self.schedule(state, now() + PULSE * pulses, Later::Pulse));
         }
     }
 

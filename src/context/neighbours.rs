@@ -69,6 +69,11 @@ fn change(change: impl FnOnce(&mut Vec<Weak<Context>>)) {
     });
 }
 
+/// How many contexts are armed, about.
+pub(super) fn count() -> usize {
+    COUNT.load(Ordering::Relaxed)
+}
+
 /// In a forked child: the parent's contexts are nobody's neighbours here. Forks come when nobody holds the list.
 pub(super) fn forget_all() {
     if let Ok(mut armed) = ARMED.try_write() {
@@ -86,7 +91,7 @@ struct Served<'context> {
 impl Context {
     /// Looks at all domains, and serves the neighbours that have to do the same.
     pub(super) fn scan_with_neighbours(&self, state: &mut State) {
-        if COUNT.load(Ordering::Relaxed) < 2 || state.domains.is_empty() {
+        if count() < 2 || state.domains.is_empty() {
             return self.scan(state, true);
         }
         undisturbed(|| match ARMED.try_read() {

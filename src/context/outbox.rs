@@ -68,7 +68,7 @@ impl Context {
                 MutexGuard::unlocked(&mut state, || self.perform(item));
             }
             if !std::mem::take(&mut state.starved) {
-                return;
+                break;
             }
             let message = "there was no memory to keep an event".to_owned();
             state.outbox.push_back(Item::Disaster { message, errno: libc::ENOMEM });

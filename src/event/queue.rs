@@ -289,7 +289,9 @@ mod tests {
         let mut queue = Queue::default();
         assert_eq!((queue.len(), queue.longest(), queue.is_empty()), (0, 0, true));
         for domid in 0..5 {
-            assert!(queue.push(event(domid, if domid % 2 == 0 { Change::Shutdown(0) } else { Change::Death })).is_some());
+            assert!(
+                queue.push(event(domid, if domid % 2 == 0 { Change::Shutdown(0) } else { Change::Death })).is_some()
+            );
         }
         assert_eq!((queue.len(), queue.longest(), queue.is_empty()), (5, 5, false));
         // What isn't there can't be taken.
