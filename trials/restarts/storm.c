@@ -23,7 +23,11 @@ static struct chance chance;
 /* The life in each slot, 0 for none. The first slot's is everyone's witness. */
 static int in_slot[SLOTS];
 static unsigned living;
-static uint64_t outages, live_updates, longest_ms;
+static uint64_t outages, live_updates;
+/* Since when not all may have known again that xenstored is there, 0 while they do; and the longest such time. */
+static uint64_t unsure_since_ms, longest_ms;
+/* After so long without xenstored, which nobody means to bring about here, a disaster is in order. */
+enum { DISASTER_AFTER_MS = 59000 };
 
 #define DO(call)                                                                                                       \
     do {                                                                                                               \
@@ -174,12 +178,17 @@ static void await_quiet(void)
     DO(xensim_settle(host));
     await_truth();
     check_logs();
+    if (unsure_since_ms && now_ms() - unsure_since_ms > longest_ms)
+        longest_ms = now_ms() - unsure_since_ms;
+    unsure_since_ms = 0;
 }
 
 /* ---- xenstored ---- */
 
 static void kill_daemon(void)
 {
+    if (!unsure_since_ms)
+        unsure_since_ms = now_ms();
     DO(xensim_xenstored(host, XENSIM_XENSTORED_KILL));
 }
 
@@ -191,16 +200,11 @@ static void start_daemon(void)
 
 static void let_time_pass(void)
 {
-    uint64_t begin = now_ms(), took;
-
     /* Once in a while longer than several pauses of those that look for it. */
     if (one_in(&chance, 40))
         pause_us(400000 + below(&chance, 1200000));
     else if (!one_in(&chance, 3))
         pause_us(below(&chance, 30000));
-    took = now_ms() - begin;
-    if (took > longest_ms)
-        longest_ms = took;
 }
 
 /* In the middle of something: of a look, of an enable, of the taking in of what has fired. */
@@ -294,8 +298,10 @@ int main(int argc, char **argv)
     await_quiet();
     logs = check_logs();
     sums = tally();
-    if (logs.disasters)
-        fail("%llu disasters", (unsigned long long)logs.disasters);
+    /* On a machine that stands still for a minute, it was away for one. */
+    if (logs.disasters && longest_ms < DISASTER_AFTER_MS)
+        fail("%llu disasters, and never more than %llu ms until all was well again", (unsigned long long)logs.disasters,
+             (unsigned long long)longest_ms);
     if (updates && logs.lost)
         fail("xenstored was lost %llu times", (unsigned long long)logs.lost);
     if (!updates && !logs.lost)
@@ -315,7 +321,7 @@ int main(int argc, char **argv)
         printf("FIGURE times that a context noticed the end of xenstored: %llu\n", (unsigned long long)logs.lost);
         printf("FIGURE times that a context found it again: %llu\n", (unsigned long long)logs.found);
         printf("FIGURE enables that failed and were repeated: %llu\n", (unsigned long long)logs.retries);
-        printf("FIGURE longest outage: %llu ms\n", (unsigned long long)longest_ms);
+        printf("FIGURE longest time from its end until all was told: %llu ms\n", (unsigned long long)longest_ms);
     }
     DO(xensim_down(host));
     return 0;
