@@ -38,7 +38,7 @@ enum spoil spoil;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct life *lives;
 static int last_life;
-static int newest_of[0x8000], of_slot[SLOTS];
+static int newest_of[0x8000];
 static struct generator *generators;
 /* Those for any domain come first. */
 static uint64_t last_generator, last_any, oldest_open = 1;
@@ -96,12 +96,19 @@ int begin_life(unsigned slot, uint32_t domid)
     CHECK(lives && last_life + 1 < LIVES_MAX);
     life = ++last_life;
     lives[life] = (struct life){ .domid = domid, .slot = slot, .count = 1, .steps = { RUNNING } };
+    /* It may be seen at once. */
     if (newest_of[domid])
         lives[newest_of[domid]].next = life;
-    newest_of[domid] = of_slot[slot] = life;
     totals.lives++;
     pthread_mutex_unlock(&lock);
     return life;
+}
+
+void has_begun(int life)
+{
+    pthread_mutex_lock(&lock);
+    newest_of[lives[life].domid] = life;
+    pthread_mutex_unlock(&lock);
 }
 
 void note_state(int life, int state)
@@ -217,21 +224,6 @@ void *generator_ends(uint64_t user, bool failed)
     generators[user].closed = true;
     pthread_mutex_unlock(&lock);
     return evgen;
-}
-
-bool has_generator(unsigned observer, unsigned slot)
-{
-    bool has = false;
-    uint64_t user;
-
-    pthread_mutex_lock(&lock);
-    for (user = last_generator; user >= oldest_open && !has; user--) {
-        const struct generator *generator = &generators[user];
-
-        has = generator->observer == observer && generator->slot == slot && generator->enabled && !generator->ended && generator->life == of_slot[slot];
-    }
-    pthread_mutex_unlock(&lock);
-    return has;
 }
 
 static void print_life(int life)

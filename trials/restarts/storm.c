@@ -78,6 +78,7 @@ static void create(unsigned slot)
     uuid_of(life, uuid);
     config.uuid = uuid;
     DO(xensim_create_many(host, &config, 1, NULL));
+    has_begun(life);
     in_slot[slot] = life;
     living++;
     enable_for(slot, life);

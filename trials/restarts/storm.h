@@ -67,6 +67,8 @@ enum { RUNNING = 0x100, DEAD, NOT_CREATED };
 
 /* The driver says what is about to happen, just before it does it. */
 int begin_life(unsigned slot, uint32_t domid);
+/* It has begun. Who enables a generator before this has it for the domain that had the number before, which is dead. */
+void has_begun(int life);
 void note_state(int life, int state);
 int state_of(int life);
 uint32_t domid_of(int life);
@@ -89,8 +91,6 @@ void generator_enabled(uint64_t user, void *evgen);
 void *generator_ends(uint64_t user, bool failed);
 /* Takes an event in; whether it was the generator's last word. */
 bool take_in(unsigned observer, const libxl_event *event);
-/* Whether a slot's present domain is served by a generator of an observer. */
-bool has_generator(unsigned observer, unsigned slot);
 /* Waits until every generator has told how things stand. */
 void await_truth(void);
 
