@@ -152,6 +152,7 @@ struct Opened {
     /// What the callbacks are given.
     source: Box<Source>,
     /// They are to stay valid as long as the context.
+    #[expect(clippy::vec_box, reason = "the library keeps their addresses")]
     hooks: Vec<Box<libxl_event_hooks>>,
 }
 
@@ -592,7 +593,7 @@ impl Application {
     pub fn follow_everything(&mut self) {
         let first = Which::FIRST;
         let enable = |what| Step::Enable { ctx: first, subscriber: None, what, nowhere: false };
-        (1..=5).for_each(|domid| host::start_domain(domid));
+        (1..=5).for_each(host::start_domain);
         for domid in 1..=4 {
             let (own, backend) =
                 (format!("/libxl/{domid}/device/vbd/{HDC}"), format!("/local/domain/0/backend/vbd/{domid}/{HDC}"));

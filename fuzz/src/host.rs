@@ -642,11 +642,19 @@ extern "C" fn fork() -> libc::pid_t {
     -1
 }
 
-/// What the linker must not leave out, since only the dynamic linker asks for it.
-#[used]
-static KEPT: (
-    extern "C" fn(*mut c_void, *mut c_void, c_uint) -> *mut c_void,
-    unsafe extern "C" fn(*mut c_void) -> c_int,
-    unsafe extern "C" fn(*mut c_void, u32, c_uint, *mut xc_domaininfo_t) -> c_int,
-    unsafe extern "C" fn(*mut c_void, c_uint, *mut c_uint) -> bool,
-) = (xc_interface_open, xc_interface_close, xc_domain_getinfolist, xs_get_features_domain);
+/// A function that only the dynamic linker asks for: the linker must not leave it out.
+macro_rules! keep {
+    ($($kept:ident: $function:expr => $type:ty;)*) => {
+        $(
+            #[used]
+            static $kept: $type = $function;
+        )*
+    };
+}
+
+keep! {
+    OPEN: xc_interface_open => extern "C" fn(*mut c_void, *mut c_void, c_uint) -> *mut c_void;
+    CLOSE: xc_interface_close => unsafe extern "C" fn(*mut c_void) -> c_int;
+    LIST: xc_domain_getinfolist => unsafe extern "C" fn(*mut c_void, u32, c_uint, *mut xc_domaininfo_t) -> c_int;
+    FEATURES: xs_get_features_domain => unsafe extern "C" fn(*mut c_void, c_uint, *mut c_uint) -> bool;
+}
