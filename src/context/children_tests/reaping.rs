@@ -162,10 +162,13 @@ tests! {
         let application = application();
         beside.set_childproc(Owner::Always, application.clone()).unwrap();
         assert_eq!(disposition(), libc::SIG_DFL);
-        let (pid, hear) = start(&beside, &sh("exit 5"));
+        // Not one that ends by itself: it might have ended, and been reaped, when run_child looks at it first.
+        let (pid, hear) = start(&beside, &sh("exec sleep 100"));
+        // SAFETY: a signal to our child, which nobody has reaped.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
         let (_, status) = waitpid(pid, 0).unwrap();
         assert_eq!(beside.libxl_reaped(pid, status), Answer::Noted);
-        assert_eq!(hear.try_recv().unwrap().end, End::Exited(5));
+        assert_eq!(hear.try_recv().unwrap().end, End::Signalled(libc::SIGTERM));
         *application.answer.lock() = Answer::Failed(-5);
         assert_eq!(beside.libxl_reaped(pid, status), Answer::Failed(-5));
         assert_eq!(*application.told.lock(), [(pid, status)]);
