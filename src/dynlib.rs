@@ -3,7 +3,10 @@
 //!
 //! A library found here is never closed: what was bound from it is kept for the life of the process.
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 
 /// A place where symbols can be looked up.
@@ -60,6 +63,19 @@ pub fn object_of(address: usize) -> usize {
         libc::dladdr(address as *const c_void, &mut info);
         info.dli_fbase.addr()
     }
+}
+
+/// The file that the code or data at this address was loaded from.
+pub fn file_of(address: *const c_void) -> Option<PathBuf> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: any address may be asked about; `info` is room for the answer.
+    if unsafe { libc::dladdr(address, info.as_mut_ptr()) } == 0 {
+        return None;
+    }
+    // SAFETY: all zero it was valid, and dladdr has filled it in.
+    let name = unsafe { info.assume_init() }.dli_fname;
+    // SAFETY: a C string that lives as long as the library, which is never closed, or null.
+    (!name.is_null()).then(|| PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes())))
 }
 
 /// How many libraries the process has loaded so far, those that it has given up again included. While it is the same, what
@@ -122,6 +138,14 @@ mod tests {
         assert!(libc.symbol(c"malloc").is_some());
         assert!(Library::loaded("libno-such-library.so").is_none());
         assert!(Library::open(c"libno-such-library.so.1").is_none());
+    }
+
+    #[test]
+    fn a_function_is_of_a_file() {
+        let malloc = Library::process().symbol(c"malloc").expect("every process here has malloc");
+        let file = file_of(malloc.as_ptr()).expect("and a file that it comes from");
+        assert!(file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libc.so")), "{file:?}");
+        assert!(file_of(std::ptr::null()).is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the hypervisor says of its domains.
 
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
@@ -114,6 +115,12 @@ pub trait Host {
     fn answer(&self) -> &[DomainInfo];
 }
 
+/// The file of the libxenctrl that hypercalls go through: of the running hypervisor's release, where it can be had.
+/// `None` where there is none.
+pub fn library() -> Option<PathBuf> {
+    xenctrl::file()
+}
+
 /// An open hypercall interface.
 pub struct Hypervisor {
     functions: &'static XenCtrl,
@@ -155,6 +162,23 @@ impl Hypervisor {
         };
         let lines = hypervisor.take_log();
         (fits.map(|()| hypervisor), lines)
+    }
+
+    /// All domains that there are, ascending; the control domain, and those that are on their way out, among them.
+    pub fn domains(&mut self) -> Result<Vec<DomainInfo>> {
+        const AT_ONCE: usize = 1024;
+        let mut domains = Vec::new();
+        let mut first = 0;
+        while first < DOMID_LIMIT {
+            self.ask(first, AT_ONCE).map_err(|errno| Error::os("asking the hypervisor for its domains", errno))?;
+            let found = self.answer();
+            domains.extend_from_slice(found);
+            match found.last() {
+                Some(last) if found.len() == AT_ONCE => first = last.domid() + 1,
+                _ => break,
+            }
+        }
+        Ok(domains)
     }
 
     /// What libxenctrl had to say since the last time.

@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString, OsStr, c_char, c_uint, c_ulong, c_void};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -302,16 +302,18 @@ impl Store {
     }
 }
 
-/// `None` if the daemon has no socket; an error if it has one, but there is no connecting to it.
-fn idle_connection() -> Result<Option<UnixStream>> {
+/// Where the daemon's socket is looked for: `$XENSTORED_PATH`, or `socket` in `$XENSTORED_RUNDIR` or in Xen's own folder.
+pub fn daemon_socket() -> Option<PathBuf> {
     // SAFETY: returns a static string, or null.
     let path: *const c_char = unsafe { xs_daemon_socket() };
-    if path.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: a C string, not null.
-    let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
-    match UnixStream::connect(path) {
+    // SAFETY: a C string, if not null.
+    (!path.is_null()).then(|| PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes())))
+}
+
+/// `None` if the daemon has no socket; an error if it has one, but there is no connecting to it.
+fn idle_connection() -> Result<Option<UnixStream>> {
+    let Some(path) = daemon_socket() else { return Ok(None) };
+    match UnixStream::connect(&path) {
         Ok(stream) => Ok(Some(stream)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::os(

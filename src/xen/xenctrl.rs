@@ -9,12 +9,13 @@
 //! 2. the release that the running hypervisor names in /sys/hypervisor/version;
 //! 3. the newest that the dynamic linker finds.
 
-use std::ffi::{CString, c_int, c_uint};
+use std::ffi::{CString, c_int, c_uint, c_void};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use xenctrl_sys::{xc_domaininfo_t, xc_interface, xentoollog_logger};
 
-use crate::dynlib::{Library, function};
+use crate::dynlib::{self, Library, function};
 
 type InterfaceOpen = unsafe extern "C" fn(*mut xentoollog_logger, *mut xentoollog_logger, c_uint) -> *mut xc_interface;
 type InterfaceClose = unsafe extern "C" fn(*mut xc_interface) -> c_int;
@@ -41,6 +42,11 @@ pub fn bind() -> Option<&'static XenCtrl> {
     }
     let found = libraries().find_map(resolve)?;
     Some(BOUND.get_or_init(|| found))
+}
+
+/// The file of the libxenctrl that is used, or would be.
+pub fn file() -> Option<PathBuf> {
+    dynlib::file_of(bind()?.interface_open as *const c_void)
 }
 
 /// Every place to look, best first; a library is only opened when those before it have not served.
