@@ -3,8 +3,14 @@
 # that are named here. Needed Debian packages are installed by scripts/deps, which says so.
 
 PREFIX      ?= /usr/local
+bindir      ?= $(PREFIX)/bin
 libdir      ?= $(PREFIX)/lib
 includedir  ?= $(PREFIX)/include
+datadir     ?= $(PREFIX)/share
+mandir      ?= $(datadir)/man
+bashdir     ?= $(datadir)/bash-completion/completions
+zshdir      ?= $(datadir)/zsh/site-functions
+fishdir     ?= $(datadir)/fish/vendor_completions.d
 DESTDIR     ?=
 CARGO       ?= cargo
 
@@ -17,14 +23,27 @@ TARGET      = $(or $(CARGO_TARGET_DIR),target)
 RELEASE     = $(TARGET)/release
 STAGE       = $(abspath $(TARGET))/stage
 HEADERS     = $(wildcard include/*.h)
+# The library, the command, and what the command preloads beside the library.
+PACKAGES    = -p xlevent -p xlevent-cli -p xlevent-run
+# Manual pages and completions, as they are made.
+PAGES       = $(TARGET)/pages
+# Where the command looks for the library, besides beside itself and in its own tree.
+export XLEVENT_LIBDIR = $(libdir)
 
 # For the C programs that are built with pkg-config and run in the virtual machine.
 STAGED      = XLEVENT_LIB=$(abspath $(RELEASE))/libxlevent.so PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
 
 .DEFAULT_GOAL = all
 
-all: deps ## Build the library: target/release/libxlevent.so and .a (default)
-	$(CARGO) build --release
+all: deps ## Build target/release/libxlevent.so and .a, and the command xlevent (default)
+	$(CARGO) build --release $(PACKAGES)
+	@$(MAKE) --no-print-directory -s $(PAGES)/done
+
+# Made anew when what they are made of has changed: the program holds the command line's definition.
+$(PAGES)/done: $(RELEASE)/xlevent-pages
+	rm -rf $(PAGES)
+	$(RELEASE)/xlevent-pages $(PAGES)
+	touch $@
 
 deps: ## Install what building needs, if it is missing
 	@scripts/deps build
@@ -96,9 +115,9 @@ report-check: report ## Look at that page in a real browser, and take pictures o
 
 ##@ Installation
 
-install: ## Install what has been built (PREFIX, libdir, includedir, DESTDIR)
-	@test -f $(RELEASE)/libxlevent.so || { echo "nothing built yet: run make first" >&2; exit 1; }
-	install -d "$(DESTDIR)$(libdir)/pkgconfig" "$(DESTDIR)$(includedir)/xlevent"
+install: ## Install what has been built (PREFIX, bindir, libdir, includedir, mandir, DESTDIR)
+	@test -f $(RELEASE)/libxlevent.so -a -f $(PAGES)/done || { echo "nothing built yet: run make first" >&2; exit 1; }
+	install -d "$(DESTDIR)$(libdir)/pkgconfig" "$(DESTDIR)$(libdir)/xlevent" "$(DESTDIR)$(includedir)/xlevent" "$(DESTDIR)$(bindir)"
 	install -m 755 $(RELEASE)/libxlevent.so "$(DESTDIR)$(libdir)/$(LIBFILE)"
 	ln -sf $(LIBFILE) "$(DESTDIR)$(libdir)/$(SONAME)"
 	ln -sf $(SONAME) "$(DESTDIR)$(libdir)/libxlevent.so"
@@ -107,12 +126,21 @@ install: ## Install what has been built (PREFIX, libdir, includedir, DESTDIR)
 	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(VERSION)|' xlevent.pc.in >"$(DESTDIR)$(libdir)/pkgconfig/xlevent.pc"
 	chmod 644 "$(DESTDIR)$(libdir)/pkgconfig/xlevent.pc"
+	install -m 755 $(RELEASE)/xlevent "$(DESTDIR)$(bindir)/xlevent"
+	install -m 644 $(RELEASE)/libxlevent_run.so "$(DESTDIR)$(libdir)/xlevent/libxlevent_run.so"
+	for page in $$(cd $(PAGES)/man && echo man*/*); do install -D -m 644 $(PAGES)/man/$$page "$(DESTDIR)$(mandir)/$$page" || exit 1; done
+	install -D -m 644 $(PAGES)/bash/xlevent.bash "$(DESTDIR)$(bashdir)/xlevent"
+	install -D -m 644 $(PAGES)/zsh/_xlevent "$(DESTDIR)$(zshdir)/_xlevent"
+	install -D -m 644 $(PAGES)/fish/xlevent.fish "$(DESTDIR)$(fishdir)/xlevent.fish"
 
 uninstall: ## Remove what install has installed
 	rm -f "$(DESTDIR)$(libdir)/$(LIBFILE)" "$(DESTDIR)$(libdir)/$(SONAME)" "$(DESTDIR)$(libdir)/libxlevent.so" \
 	    "$(DESTDIR)$(libdir)/libxlevent.a" "$(DESTDIR)$(libdir)/pkgconfig/xlevent.pc"
 	rm -f $(patsubst include/%,"$(DESTDIR)$(includedir)/xlevent/%",$(HEADERS))
-	-rmdir "$(DESTDIR)$(includedir)/xlevent"
+	rm -f "$(DESTDIR)$(bindir)/xlevent" "$(DESTDIR)$(libdir)/xlevent/libxlevent_run.so"
+	for page in $$(cd $(PAGES)/man && echo man*/*); do rm -f "$(DESTDIR)$(mandir)/$$page"; done
+	rm -f "$(DESTDIR)$(bashdir)/xlevent" "$(DESTDIR)$(zshdir)/_xlevent" "$(DESTDIR)$(fishdir)/xlevent.fish"
+	-rmdir "$(DESTDIR)$(includedir)/xlevent" "$(DESTDIR)$(libdir)/xlevent"
 
 # The simulated host, for tests and figures.
 xensim: deps
@@ -120,7 +148,9 @@ xensim: deps
 
 # An installation inside the target directory, for what is built against it here.
 stage: all
-	@$(MAKE) --no-print-directory -s install DESTDIR= PREFIX="$(STAGE)" libdir="$(STAGE)/lib" includedir="$(STAGE)/include"
+	@$(MAKE) --no-print-directory -s install DESTDIR= PREFIX="$(STAGE)" libdir="$(STAGE)/lib" includedir="$(STAGE)/include" \
+	    bindir="$(STAGE)/bin" datadir="$(STAGE)/share" mandir="$(STAGE)/share/man" bashdir="$(STAGE)/share/bash" \
+	    zshdir="$(STAGE)/share/zsh" fishdir="$(STAGE)/share/fish"
 
 ##@ Upkeep
 

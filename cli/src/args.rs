@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The command line. What `--help` says, the manual page and the completions are all made of this.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+const AFTER: &str = "\
+Exit status:
+  0    done; of watch: the domains that were named are dead, the count
+       is reached, a signal (SIGINT, SIGTERM, SIGHUP) has ended it, or
+       nobody reads its output any more
+  1    failed; of doctor: something of xlevent's own is amiss
+  2    the command line makes no sense
+  3    there is no Xen here, or none that answers
+  4    of watch: the time is up
+
+of run: the program's own, or
+  125  run itself has failed
+  126  the program can't be executed
+  127  there is no such program";
+
+/// Events of a Xen host's domains.
+///
+/// xlevent is Xen's event library, libxl_event.h, with the same C ABI. This command watches a host with it, runs programs
+/// that use libxenlight on it, and says what is amiss.
+#[derive(Debug, Parser)]
+#[command(name = "xlevent", version, after_help = AFTER, after_long_help = AFTER, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a line for each thing that happens to a domain
+    Watch(Watch),
+    /// Run a program with the library in front of libxenlight
+    Run(Run),
+    /// Say what there is on this host, and what is amiss
+    Doctor,
+}
+
+/// Write a line for each thing that happens to a domain.
+///
+/// A domain is created, suspended, running (again, after it was suspended or had shut down), shut down for a reason, dead. A
+/// line has six columns: the time (RFC 3339, UTC) at which the event was received, the domain's number, its UUID, what has
+/// happened, the reason with its number or -, and the domain's name, which is empty where it could not be learnt. In names,
+/// bytes that are not printable ASCII, and backslashes, are written as \xNN. Each line is written at once.
+///
+/// xenstored may be restarted meanwhile: nothing that can still be seen is lost. The control domain, number 0, is only
+/// watched where it is named.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Watch this domain alone, and end when it is dead; may be given several times
+    #[arg(short, long, value_name = "N|NAME", conflicts_with = "all")]
+    pub domain: Vec<String>,
+
+    /// Watch all domains, also those that are yet to come (the default)
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// Write JSON: an object for each event, on a line of its own
+    ///
+    /// Its members: time, domid, uuid, name (null if unknown; what is not UTF-8 in it is replaced), type, type_number
+    /// (LIBXL_EVENT_TYPE_...), reason and reason_number (null but for a shutdown). All that is not ASCII is escaped.
+    #[arg(short, long)]
+    pub json: bool,
+
+    /// Begin with what is there already
+    ///
+    /// A line "created" for each domain that there is, and one for its present state if it is suspended, shut down or dying.
+    /// Without this option only what happens from now on is told.
+    #[arg(short, long)]
+    pub since_start: bool,
+
+    /// End after so many lines
+    #[arg(short, long, value_name = "LINES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// End after this time, such as 30s or 5min, with exit status 4
+    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// Run a program with the library in front of libxenlight.
+///
+/// The program is executed in place of this command, with libxlevent.so preloaded. What the program starts is not: neither
+/// LD_PRELOAD nor the library gets there. If it is a script, its interpreter has the library, and so has the program that
+/// the script becomes with exec, as Debian's xl does; what a script starts as a child has not.
+///
+/// Programs that are linked statically, that gain privileges when they are started (setuid), or that are made for another
+/// kind of processor can't be given a library in this way: they are run without, and a line on standard error says so.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_the_program_are_the_programs() {
+        for line in
+            [&["xlevent", "run", "xl", "-v", "--", "--help"][..], &["xlevent", "run", "--", "xl", "-v", "--", "--help"]]
+        {
+            let Command::Run(run) = Arguments::parse_from(line).command else { panic!("{line:?}") };
+            assert_eq!(run.command, ["xl", "-v", "--", "--help"]);
+        }
+    }
+}

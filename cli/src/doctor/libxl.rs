@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Whether the library gets in front of libxenlight.
+//!
+//! The dynamic linker is asked: it can load a program, bind its symbols, and say to what, without starting it.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::Finding;
+use crate::libraries::Libraries;
+use crate::program::why_not_preloaded;
+
+/// Where distributions keep xl itself. What is in the path may be a script that finds it.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/lib/xen/bin"];
+
+/// A function that xl calls, and that both have.
+const FUNCTION: &str = "libxl_event_wait";
+
+pub fn findings() -> Vec<Finding> {
+    let mut findings = vec![releases()];
+    match Libraries::find() {
+        Ok(libraries) => {
+            findings.push(Finding::ok("xlevent", libraries.library.display()));
+            findings.extend(preloads(&libraries));
+        }
+        Err(why) => findings.push(Finding::bad("xlevent", why, "install the library beside this command")),
+    }
+    if std::env::var_os("XLEVENT_REPORT_SUSPEND").is_some_and(|value| value == "1") {
+        let advice = "unset it, unless a program relies on it";
+        findings.push(Finding::warn("environment", "XLEVENT_REPORT_SUSPEND=1: suspends look like shutdowns", advice));
+    }
+    findings
+}
+
+fn releases() -> Finding {
+    let what = "libxenlight";
+    let mut found = BTreeSet::new();
+    for program in ["ldconfig", "/sbin/ldconfig", "/usr/sbin/ldconfig"] {
+        let Ok(output) = Command::new(program).arg("-p").stderr(Stdio::null()).output() else { continue };
+        found.extend(libxenlights(&String::from_utf8_lossy(&output.stdout)));
+        break;
+    }
+    if found.is_empty() {
+        let advice = "fine for programs that are linked with xlevent alone; xl and libvirt bring it";
+        return Finding::warn(what, "not installed", advice);
+    }
+    Finding::ok(what, found.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+/// The files of all releases that the linker's cache has.
+fn libxenlights(cache: &str) -> impl Iterator<Item = String> {
+    let lines = cache.lines().filter(|line| line.trim_start().starts_with("libxenlight.so."));
+    lines.filter_map(|line| Some(line.split_once("=> ")?.1.to_owned()))
+}
+
+fn preloads(libraries: &Libraries) -> Vec<Finding> {
+    let what = "preload";
+    let programs = programs();
+    if programs.is_empty() {
+        return vec![Finding::ok(what, "there is no xl here to try it with")];
+    }
+    let preload = match libraries.preload(std::env::var_os("LD_PRELOAD")) {
+        Ok(preload) => preload,
+        Err(why) => return vec![Finding::bad(what, why, "install it elsewhere")],
+    };
+    let tell = |program: &PathBuf| {
+        let shown = program.display();
+        match bound_to(program, &preload) {
+            Ok(file) if fs::canonicalize(&file).is_ok_and(|file| file == libraries.library) => {
+                Finding::ok(what, format_args!("{shown}: its {FUNCTION} is xlevent's"))
+            }
+            Ok(file) => {
+                let advice = "something else comes ahead of it: look at LD_PRELOAD and /etc/ld.so.preload";
+                Finding::bad(what, format_args!("{shown}: its {FUNCTION} is that of {}", file.display()), advice)
+            }
+            Err(why) => Finding::bad(what, format_args!("{shown}: {why}"), "xlevent run can't be used with it"),
+        }
+    };
+    programs.iter().map(tell).collect()
+}
+
+/// The xl programs of all releases.
+fn programs() -> Vec<PathBuf> {
+    let of_releases = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_releases = of_releases
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("xen-")))
+        .map(|path| path.join("bin"));
+    let mut programs: Vec<PathBuf> = of_releases
+        .chain(FOLDERS.iter().map(PathBuf::from))
+        .filter_map(|folder| fs::canonicalize(folder.join("xl")).ok())
+        .filter(|file| is_a_program(file))
+        .collect();
+    programs.sort();
+    programs.dedup();
+    programs
+}
+
+fn is_a_program(file: &Path) -> bool {
+    let begin = fs::read(file).unwrap_or_default();
+    begin.starts_with(b"\x7fELF") && why_not_preloaded(file).is_none()
+}
+
+/// The file that a program's function would come from.
+fn bound_to(program: &Path, preload: &OsString) -> Result<PathBuf, String> {
+    let output = Command::new(program)
+        // Loads and binds everything, says what it binds, and doesn't start the program.
+        .env("LD_TRACE_LOADED_OBJECTS", "1")
+        .env("LD_WARN", "1")
+        .env("LD_BIND_NOW", "1")
+        .env("LD_DEBUG", "bindings")
+        .env_remove("LD_DEBUG_OUTPUT")
+        .env("LD_PRELOAD", preload)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let program = program.display().to_string();
+    said.lines()
+        .find_map(|line| binding(line, &program))
+        .map(PathBuf::from)
+        .ok_or_else(|| format!("the dynamic linker binds no {FUNCTION} for it"))
+}
+
+/// Of a line such as "binding file /usr/sbin/xl [0] to /lib/libxenlight.so.4.17 [0]: normal symbol `libxl_event_wait'": the
+/// second file, if it is about our function and this program.
+fn binding<'a>(line: &'a str, program: &str) -> Option<&'a str> {
+    let (files, symbol) = line.split_once("binding file ")?.1.split_once(": normal symbol `")?;
+    let (from, to) = files.split_once(" [0] to ")?;
+    let to = to.strip_suffix(" [0]")?;
+    (from == program && symbol.split('\'').next() == Some(FUNCTION)).then_some(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_linkers_words_are_understood() {
+        let line = "     22164:\tbinding file /usr/lib/xen-4.17/bin/xl [0] to /l/libxlevent.so.1 [0]: normal symbol `libxl_event_wait' [VERS_4.17.0]";
+        assert_eq!(binding(line, "/usr/lib/xen-4.17/bin/xl"), Some("/l/libxlevent.so.1"));
+        assert_eq!(binding(line, "/usr/sbin/xl"), None);
+        assert_eq!(binding(&line.replace("event_wait", "event_waits"), "/usr/lib/xen-4.17/bin/xl"), None);
+        let cache = "2 libs found in cache\n\tlibxenlight.so.4.17 (libc6,x86-64) => /lib/libxenlight.so.4.17\n\
+                     \tlibxenlight.so (libc6,x86-64) => /lib/libxenlight.so\n\tlibz.so.1 => /lib/libz.so.1\n";
+        assert_eq!(libxenlights(cache).collect::<Vec<_>>(), ["/lib/libxenlight.so.4.17"]);
+    }
+}

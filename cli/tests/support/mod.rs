@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the tests of the command have in common: the libraries, hosts, programs that are waited for.
+#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::{LazyLock, mpsc};
+use std::time::Duration;
+
+use xensim::Host;
+
+/// Bound for what ought to happen at once, on a machine that may be busy with much else.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The folder with the command and the libraries. cargo doesn't build other packages' libraries for these tests on its own.
+pub fn folder() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_BIN_EXE_xlevent")).parent().unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+        // With the command, so that nothing has to be built in another way.
+        cargo.args(["-p", "xlevent", "-p", "xlevent-cli", "-p", "xlevent-run", "-p", "xensim-preload"]);
+        cargo.arg("--target-dir").arg(folder.parent().unwrap());
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "{cargo:?}");
+        folder.to_owned()
+    });
+    &FOLDER
+}
+
+/// A host that goes with the test.
+pub fn host() -> Host {
+    Host::builder().library(folder().join("libxensim.so")).up().unwrap()
+}
+
+/// The command on a host.
+pub fn on(host: &Host, arguments: &[&str]) -> Command {
+    folder();
+    let mut command = host.command(env!("CARGO_BIN_EXE_xlevent"));
+    command.args(arguments);
+    command
+}
+
+/// The command where there is no host.
+pub fn nowhere(arguments: &[&str]) -> Command {
+    folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xlevent"));
+    // Also where the tests' machine is a Xen host.
+    command.args(arguments).env("XENSTORED_PATH", "/nonexistent/socket").env_remove("LD_PRELOAD");
+    command
+}
+
+pub fn output(command: &mut Command) -> Output {
+    command.output().unwrap()
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A program that writes lines, and ends with the test.
+pub struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = read(child.stdout.take().unwrap());
+        Running { child, lines }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    /// The next line.
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("another line")
+    }
+
+    /// Takes a line, if there is one soon.
+    pub fn has_line(&self) -> bool {
+        self.lines.recv_timeout(Duration::from_millis(20)).is_ok()
+    }
+
+    /// Nothing else is written until the end, which comes.
+    pub fn end(mut self) -> ExitStatus {
+        assert_eq!(self.lines.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(stdout: ChildStdout) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    lines
+}
+
+/// A folder that goes with the test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.0.join(Path::new(name.as_ref()))
+    }
+
+    /// A script that can be executed.
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Waits until something has come about.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// All that a reader gives.
+pub fn all(mut reader: impl Read) -> String {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `xlevent watch` on a simulated host: domains do things, and the lines are compared.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use support::{Running, nowhere, on, output, text, wait_for};
+use xensim::toolstack::format_uuid;
+use xensim::{Config, Domid, Host, Reason};
+
+/// Starts it, and returns when it watches: domains come and go until it tells of one.
+fn watching_all(host: &Host, options: &[&str]) -> Running {
+    let watch = Running::start(&mut on(host, &[&["watch", "--json"], options].concat()));
+    wait_for("a watch", || {
+        let canary = host.create(&Config::named("canary")).unwrap();
+        let told = watch.has_line();
+        host.destroy(canary).unwrap();
+        told || watch.has_line()
+    });
+    let last = host.create(&Config::named("last")).unwrap();
+    let comes = |what: &str| {
+        loop {
+            let line = object(&watch.line());
+            if line["domid"] == last && line["type"] == what {
+                break;
+            }
+        }
+    };
+    comes("created");
+    host.destroy(last).unwrap();
+    comes("death");
+    watch
+}
+
+fn object(line: &str) -> Value {
+    serde_json::from_str(line).unwrap()
+}
+
+/// What of a line can be known before.
+fn essence(line: &str) -> Value {
+    let line = object(line);
+    let time = line["time"].as_str().unwrap();
+    assert!(time.len() == "2026-01-01T00:00:00.000000Z".len() && time.ends_with('Z'), "{time}");
+    json!([line["domid"], line["type"], line["reason"], line["name"]])
+}
+
+fn next(watch: &Running) -> Value {
+    essence(&watch.line())
+}
+
+fn signal(watch: &Running, signal: i32) {
+    xensim::sys::kill(watch.pid(), signal).unwrap();
+}
+
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+#[test]
+fn all_that_becomes_of_domains_is_told_in_order() {
+    let host = support::host();
+    let watch = Running::start(&mut on(&host, &["watch", "--json", "--since-start", "--all"]));
+    let web = host.create(&Config::named("web")).unwrap();
+    assert_eq!(next(&watch), json!([web, "created", null, "web"]));
+    host.suspend(web).unwrap();
+    assert_eq!(next(&watch), json!([web, "suspended", null, "web"]));
+    host.resume(web).unwrap();
+    assert_eq!(next(&watch), json!([web, "running", null, "web"]));
+    host.shutdown(web, Reason::CRASH).unwrap();
+    let line = object(&watch.line());
+    let uuid = format_uuid(&host.domain(web).unwrap().handle);
+    assert_eq!(line["uuid"], uuid);
+    assert_eq!(
+        [&line["type_number"], &line["reason"], &line["reason_number"]],
+        [&json!(1), &json!("crash"), &json!(3)]
+    );
+    host.destroy(web).unwrap();
+    assert_eq!(next(&watch), json!([web, "death", null, "web"]));
+    signal(&watch, SIGTERM);
+    assert_eq!(watch.end().code(), Some(0));
+}
+
+#[test]
+fn columns_say_the_same() {
+    let host = support::host();
+    let web = host.create(&Config::named("web")).unwrap();
+    host.shutdown(web, Reason::REBOOT).unwrap();
+    let done = output(&mut on(&host, &["watch", "-s", "-c", "2"]));
+    assert_eq!((done.status.code(), text(&done.stderr)), (Some(0), String::new()));
+    let said = text(&done.stdout);
+    let uuid = format_uuid(&host.domain(web).unwrap().handle);
+    let rows: Vec<Vec<&str>> = said.lines().map(|line| line.splitn(6, ' ').skip(1).collect()).collect();
+    let web = web.to_string();
+    assert_eq!(rows, [[&web, &uuid, "created", "-", "web"], [&web, &uuid, "shutdown", "reboot(1)", "web"]]);
+}
+
+#[test]
+fn what_is_there_at_the_beginning_is_told_on_request_alone() {
+    let host = support::host();
+    let [runs, down, saved] = ["runs", "down", "saved"].map(|name| host.create(&Config::named(name)).unwrap());
+    host.shutdown(down, Reason::POWEROFF).unwrap();
+    host.suspend(saved).unwrap();
+    host.settle().unwrap();
+    let all = Running::start(&mut on(&host, &["watch", "--json", "--since-start"]));
+    for expected in [
+        json!([runs, "created", null, "runs"]),
+        json!([down, "created", null, "down"]),
+        json!([down, "shutdown", "poweroff", "down"]),
+        json!([saved, "created", null, "saved"]),
+        json!([saved, "suspended", null, "saved"]),
+    ] {
+        assert_eq!(next(&all), expected);
+    }
+    let news = watching_all(&host, &[]);
+    host.resume(saved).unwrap();
+    assert_eq!(next(&news), json!([saved, "running", null, "saved"]));
+    host.shutdown(runs, Reason::WATCHDOG).unwrap();
+    assert_eq!(next(&news), json!([runs, "shutdown", "watchdog", "runs"]));
+    host.destroy(down).unwrap();
+    assert_eq!(next(&news), json!([down, "death", null, "down"]));
+}
+
+#[test]
+fn the_death_of_those_that_were_named_ends_it() {
+    let host = support::host();
+    let [one, two, other] = ["one", "two", "other"].map(|name| host.create(&Config::named(name)).unwrap());
+    let number = two.to_string();
+    let watch = Running::start(&mut on(&host, &["watch", "--json", "-s", "--domain", "one", "--domain", &number]));
+    assert_eq!(next(&watch), json!([one, "created", null, "one"]));
+    assert_eq!(next(&watch), json!([two, "created", null, "two"]));
+    host.shutdown(other, Reason::CRASH).unwrap();
+    host.destroy(one).unwrap();
+    assert_eq!(next(&watch), json!([one, "death", null, "one"]));
+    host.shutdown(two, Reason::POWEROFF).unwrap();
+    assert_eq!(next(&watch), json!([two, "shutdown", "poweroff", "two"]));
+    host.destroy(two).unwrap();
+    assert_eq!(next(&watch), json!([two, "death", null, "two"]));
+    assert_eq!(watch.end().code(), Some(0));
+}
+
+#[test]
+fn a_domain_that_is_on_its_way_out_is_still_waited_for() {
+    let host = support::host();
+    let web = host.create(&Config::named("web")).unwrap();
+    host.kill(web).unwrap();
+    let done = output(&mut on(&host, &["watch", "--json", "--domain", &web.to_string()]));
+    assert_eq!(essence(text(&done.stdout).trim_end())[1], "death");
+    assert_eq!(done.status.code(), Some(0));
+}
+
+#[test]
+fn xenstored_may_come_and_go() {
+    let host = support::host();
+    let [web, other] = ["web", "other"].map(|name| host.create(&Config::named(name)).unwrap());
+    let mut command = on(&host, &["watch", "--json", "--since-start"]);
+    let mut watch = Running::start(command.stderr(Stdio::null()));
+    assert_eq!(next(&watch)[0], web);
+    assert_eq!(next(&watch)[0], other);
+    for (round, name) in ["a", "b", "c"].into_iter().enumerate() {
+        host.kill_xenstored().unwrap();
+        if round == 1 {
+            host.shutdown(other, Reason::CRASH).unwrap();
+        }
+        host.start_xenstored().unwrap();
+        if round == 1 {
+            assert_eq!(next(&watch), json!([other, "shutdown", "crash", "other"]));
+        }
+        let new = host.create(&Config::named(name)).unwrap();
+        assert_eq!(next(&watch), json!([new, "created", null, name]));
+    }
+    host.destroy(web).unwrap();
+    assert_eq!(next(&watch), json!([web, "death", null, "web"]));
+    signal(&mut watch, SIGINT);
+    assert_eq!(watch.end().code(), Some(0));
+}
+
+#[test]
+fn a_hostile_name_is_a_name() {
+    let host = support::host();
+    let name = "\u{1b}[2J\u{7}\u{85}x";
+    let web: Domid = host.create(&Config::named(name)).unwrap();
+    let done = output(&mut on(&host, &["watch", "-s", "-c", "1"]));
+    assert!(text(&done.stdout).ends_with(" created - \\x1b[2J\\x07\\xc2\\x85x\n"), "{}", text(&done.stdout));
+    let done = output(&mut on(&host, &["watch", "-s", "-c", "1", "--json", "-d", name]));
+    assert!(done.stdout.iter().all(|byte| *byte == b'\n' || (0x20..0x7f).contains(byte)));
+    assert_eq!(essence(text(&done.stdout).trim_end()), json!([web, "created", null, name]));
+    let done = output(&mut on(&host, &["watch", "-d", "\u{1b}[2J"]));
+    assert_eq!(text(&done.stderr), "xlevent: there is no domain \\x1b[2J\n");
+}
+
+#[test]
+fn a_name_that_is_changed_is_the_new_one() {
+    let host = support::host();
+    let web = host.create(&Config::named("web")).unwrap();
+    let watch = watching_all(&host, &[]);
+    let mut store = host.store().unwrap();
+    store.request(xensim::store::Request::write(&format!("/local/domain/{web}/name"), "web--gone")).unwrap();
+    host.shutdown(web, Reason::POWEROFF).unwrap();
+    assert_eq!(next(&watch), json!([web, "shutdown", "poweroff", "web--gone"]));
+}
+
+#[test]
+fn each_signal_ends_it_well() {
+    let host = support::host();
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+        let watch = watching_all(&host, &[]);
+        signal(&watch, number);
+        assert_eq!(watch.end().code(), Some(0), "signal {number}");
+    }
+}
+
+#[test]
+fn a_signal_ends_it_also_while_xenstored_hangs() {
+    let host = support::host();
+    let web = host.create(&Config::named("web")).unwrap();
+    let watch = watching_all(&host, &[]);
+    host.pause_xenstored(true).unwrap();
+    // Its name is asked for, in vain.
+    host.shutdown(web, Reason::POWEROFF).unwrap();
+    signal(&watch, SIGTERM);
+    let code = watch.end().code();
+    host.pause_xenstored(false).unwrap();
+    assert!(matches!(code, Some(0 | 143)), "{code:?}");
+}
+
+#[test]
+fn who_reads_no_more_ends_it_at_once() {
+    let host = support::host();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut watch = on(&host, &["watch"]).stdin(Stdio::null()).stdout(OwnedFd::from(writer)).spawn().unwrap();
+    drop(reader);
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_time_and_the_count_end_it() {
+    let host = support::host();
+    let done = output(&mut on(&host, &["watch", "--timeout", "10ms"]));
+    assert_eq!((done.status.code(), done.stdout.len(), done.stderr.len()), (Some(4), 0, 0));
+    host.create(&Config::named("web")).unwrap();
+    let done = output(&mut on(&host, &["watch", "-s", "--count", "1", "--timeout", "10min"]));
+    assert_eq!((done.status.code(), text(&done.stdout).lines().count()), (Some(0), 1));
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let host = support::host();
+    for name in ["twin", "twin"] {
+        host.create(&Config::named(name)).unwrap();
+    }
+    let refused = |words: &[&str]| {
+        let done = output(&mut on(&host, &[&["watch"], words].concat()));
+        assert_eq!(text(&done.stdout), "");
+        (done.status.code(), text(&done.stderr))
+    };
+    assert_eq!(refused(&["-d", "nobody"]), (Some(1), "xlevent: there is no domain nobody\n".to_owned()));
+    assert_eq!(refused(&["-d", "77"]), (Some(1), "xlevent: there is no domain 77\n".to_owned()));
+    assert_eq!(refused(&["-d", "twin"]), (Some(1), "xlevent: twin is the name of several domains: 1, 2\n".to_owned()));
+    for words in [&["-d", "1", "--all"][..], &["--count", "0"], &["--timeout", "soon"], &["--fast"], &["web"]] {
+        assert_eq!(refused(words).0, Some(2), "{words:?}");
+    }
+}
+
+#[test]
+fn where_there_is_no_xen_it_says_so() {
+    let done = output(&mut nowhere(&["watch"]));
+    assert_eq!(done.status.code(), Some(3));
+    let said = text(&done.stderr);
+    assert!(said.ends_with("; `xlevent doctor` says what is missing\n") && said.lines().count() == 1, "{said}");
+
+    let host = support::host();
+    host.kill_xenstored().unwrap();
+    let done = output(&mut on(&host, &["watch"]));
+    assert_eq!((done.status.code(), text(&done.stdout)), (Some(3), String::new()));
+    assert!(text(&done.stderr).contains("connecting to xenstored"), "{}", text(&done.stderr));
+}
+
+#[test]
+fn ignored_signals_stay_ignored() {
+    let host = support::host();
+    let web = host.create(&Config::named("web")).unwrap();
+    let program = env!("CARGO_BIN_EXE_xlevent");
+    let mut command = host.command("sh");
+    command.args(["-c", &format!("trap '' HUP; exec {program} watch --json -s -d web")]);
+    let watch = Running::start(&mut command);
+    assert_eq!(next(&watch)[1], "created");
+    signal(&watch, SIGHUP);
+    wait_for("a shutdown", || host.shutdown(web, Reason::POWEROFF).is_ok());
+    assert_eq!(next(&watch)[1], "shutdown");
+    signal(&watch, SIGTERM);
+    assert_eq!(watch.end().code(), Some(0));
+}
