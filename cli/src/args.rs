@@ -6,27 +6,33 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-const AFTER: &str = "\
-Exit status:
-  0    done; of watch: the domains that were named are dead, the count
-       is reached, a signal (SIGINT, SIGTERM, SIGHUP) has ended it, or
-       nobody reads its output any more
-  1    failed; of doctor: something of xlevent's own is amiss
-  2    the command line makes no sense
-  3    there is no Xen here, or none that answers
-  4    of watch: the time is up
+/// The exit codes, and what they mean.
+pub const EXIT_STATUS: [(&str, &str); 8] = [
+    (
+        "0",
+        "Done. Of watch: the domains that were named are dead, the count is reached, a signal (SIGINT, SIGTERM, SIGHUP) has \
+         ended it, or nobody reads its output any more.",
+    ),
+    ("1", "Failed. Of doctor: something of xlevent's own is amiss."),
+    ("2", "The command line makes no sense."),
+    ("3", "There is no Xen here, or none that answers."),
+    ("4", "Of watch: the time is up."),
+    ("125", "Of run, whose status is otherwise the program's: run itself has failed."),
+    ("126", "Of run: the program can't be executed."),
+    ("127", "Of run: there is no such program."),
+];
 
-of run: the program's own, or
-  125  run itself has failed
-  126  the program can't be executed
-  127  there is no such program";
+fn exit_status() -> String {
+    let lines = EXIT_STATUS.iter().map(|(code, meaning)| format!("\n  {code:<4} {meaning}"));
+    std::iter::once("Exit status:".to_owned()).chain(lines).collect()
+}
 
-/// Events of a Xen host's domains.
+/// Events of a Xen host's domains
 ///
 /// xlevent is Xen's event library, libxl_event.h, with the same C ABI. This command watches a host with it, runs programs
 /// that use libxenlight on it, and says what is amiss.
 #[derive(Debug, Parser)]
-#[command(name = "xlevent", version, after_help = AFTER, after_long_help = AFTER, max_term_width = 100)]
+#[command(name = "xlevent", version, after_long_help = exit_status(), max_term_width = 100)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -34,15 +40,12 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write a line for each thing that happens to a domain
     Watch(Watch),
-    /// Run a program with the library in front of libxenlight
     Run(Run),
-    /// Say what there is on this host, and what is amiss
-    Doctor,
+    Doctor(Doctor),
 }
 
-/// Write a line for each thing that happens to a domain.
+/// Write a line for each thing that happens to a domain
 ///
 /// A domain is created, suspended, running (again, after it was suspended or had shut down), shut down for a reason, dead. A
 /// line has six columns: the time (RFC 3339, UTC) at which the event was received, the domain's number, its UUID, what has
@@ -84,7 +87,7 @@ pub struct Watch {
     pub timeout: Option<Duration>,
 }
 
-/// Run a program with the library in front of libxenlight.
+/// Run a program with the library in front of libxenlight
 ///
 /// The program is executed in place of this command, with libxlevent.so preloaded. What the program starts is not: neither
 /// LD_PRELOAD nor the library gets there. If it is a script, its interpreter has the library, and so has the program that
@@ -98,6 +101,16 @@ pub struct Run {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
+
+/// Say what there is on this host, and what is amiss
+///
+/// A line for each thing that was looked at: the hypervisor, its device, libxenctrl, xenstored, libxenlight, and whether
+/// `xlevent run` gets the library in front of it in xl. Each is ok, warn or BAD; below the last two stands what to do.
+///
+/// What is said is found out by doing what a program would do: hypercalls are made, xenstored is asked, and the dynamic linker,
+/// too. Nothing is changed, and xl isn't started.
+#[derive(Debug, Args)]
+pub struct Doctor {}
 
 #[cfg(test)]
 mod tests {

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Watch(watch) => watch::watch(&watch),
         Command::Run(run) => run::run(&run).map(|never| match never {}),
-        Command::Doctor => doctor::doctor(),
+        Command::Doctor(_) => doctor::doctor(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

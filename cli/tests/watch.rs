@@ -157,7 +157,7 @@ fn xenstored_may_come_and_go() {
     let host = support::host();
     let [web, other] = ["web", "other"].map(|name| host.create(&Config::named(name)).unwrap());
     let mut command = on(&host, &["watch", "--json", "--since-start"]);
-    let mut watch = Running::start(command.stderr(Stdio::null()));
+    let watch = Running::start(command.stderr(Stdio::null()));
     assert_eq!(next(&watch)[0], web);
     assert_eq!(next(&watch)[0], other);
     for (round, name) in ["a", "b", "c"].into_iter().enumerate() {
@@ -174,7 +174,7 @@ fn xenstored_may_come_and_go() {
     }
     host.destroy(web).unwrap();
     assert_eq!(next(&watch), json!([web, "death", null, "web"]));
-    signal(&mut watch, SIGINT);
+    signal(&watch, SIGINT);
     assert_eq!(watch.end().code(), Some(0));
 }
 
