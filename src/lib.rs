@@ -19,6 +19,7 @@
 //! | `companion` | the functions of a real libxenlight in the process |
 //! | `forkguard` | keeps forks out of moments that a child could not deal with |
 //! | `dynlib` | the dynamic linker |
+//! | [`stream`] | a context's events as a stream, for Rust programs |
 //! | [`stats`] | what a context counts |
 //! | [`abi`] | C's types |
 //! | [`error`] | what can go wrong |
@@ -28,8 +29,41 @@
 //!
 //! # For Rust programs
 //!
-//! [`context::Context`] is the whole library without C: open one with [`context::Context::standalone`], ask for a domain
-//! with [`context::Context::enable_domain_death`], and [`context::Context::wait`].
+//! [`stream::Events`] is all that most programs need: an iterator of a host's events that waits for them, or a descriptor for
+//! an event loop or an async runtime. [`context::Context`] is the whole library without C: generators for single domains and
+//! drives, waiting with a time-out and calling it off, subscribers, operations with devices, counters. It may be shared
+//! between threads; no callback is ever called with a lock held. [`xen`] has what is needed besides: the list of
+//! domains, and xenstore's nodes.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use xlevent::context::Context;
+//! use xlevent::error::Error;
+//! use xlevent::event::Kind;
+//! use xlevent::xen::log::StderrLog;
+//!
+//! // Domain 5 has a minute to shut down.
+//! let context = Context::standalone(Arc::new(StderrLog))?;
+//! context.enable_domain_death(5, 0)?;
+//! match context.wait_for(u64::MAX, None, Duration::from_secs(60)) {
+//!     Ok(event) => match event.kind() {
+//!         Kind::DomainShutdown { reason } => println!("it has, for reason {reason}"),
+//!         other => println!("{other:?}"),
+//!     },
+//!     Err(Error::TimeIsUp) => println!("it hasn't"),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! A program that is linked with this crate is a wiring of its own, without libxenlight; [`Context::beside`] is for the C
+//! boundary. After a fork without exec, contexts of the parent's are not to be used in the child.
+//!
+//! [`Context::beside`]: context::Context::beside
+
+#![deny(missing_docs)]
 
 pub mod abi;
 pub mod ao;
@@ -45,4 +79,5 @@ mod forkguard;
 pub mod pollset;
 pub mod reactor;
 pub mod stats;
+pub mod stream;
 pub mod xen;

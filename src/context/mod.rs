@@ -31,7 +31,7 @@ mod suspend;
 mod targeting;
 mod tasks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod turn;
 mod waiting;
 

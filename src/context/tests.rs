@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What libxenlight was told.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     Fd { for_libxl: usize, fd: i32, events: i16, revents: i16 },
     Timeout(usize),
 }
@@ -40,12 +40,12 @@ impl Libxl for Played {
     }
 }
 
-pub(super) fn context() -> (Arc<Context>, Receiver<Told>) {
+pub(crate) fn context() -> (Arc<Context>, Receiver<Told>) {
     let (told, hear) = channel();
     (Context::beside(Arc::new(Played { told: Mutex::new(told) }), Arc::new(NullLog)).unwrap(), hear)
 }
 
-pub(super) fn event(domid: u32, change: Change) -> Event {
+pub(crate) fn event(domid: u32, change: Change) -> Event {
     Event::from_report(&Report { domid, uuid: [0; 16], user: 0, recipient: Recipient::OWN, change }).unwrap()
 }
 
