@@ -40,9 +40,9 @@ all: deps ## Build target/release/libxlevent.so and .a, and the command xlevent 
 	@$(MAKE) --no-print-directory -s $(PAGES)/done
 
 # Made anew when what they are made of has changed: the program holds the command line's definition.
-$(PAGES)/done: $(RELEASE)/xlevent-pages
+$(PAGES)/done: $(RELEASE)/xlevent-pages $(HEADERS) man/xlevent.7
 	rm -rf $(PAGES)
-	$(RELEASE)/xlevent-pages $(PAGES)
+	$(RELEASE)/xlevent-pages . $(PAGES)
 	touch $@
 
 deps: ## Install what building needs, if it is missing

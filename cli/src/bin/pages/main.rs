@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Writes what is installed beside the command: its manual pages, and completions for shells, all made of its command line's
-//! definition, so that they say what it does.
+//! Writes the manual pages, and completions for shells. Of the command they are made of its command line's definition, and
+//! of the functions of the headers' comments, so that they say what there is. xlevent(7) alone is written by hand.
 //!
-//! usage: xlevent-pages DIRECTORY
+//! usage: xlevent-pages ROOT DIRECTORY
 //!
-//! Below the directory come `man/man1`, and `bash`, `zsh` and `fish` with a file each.
+//! ROOT is that of the sources, with `include` and `man`. Below the directory come `man/man1`, `man3` and `man7`, and `bash`,
+//! `zsh` and `fish` with a file each.
 
 #[path = "../../args.rs"]
 #[allow(dead_code, reason = "the command uses what is parsed")]
 mod args;
+mod header;
+mod manual;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,14 +22,15 @@ use args::Arguments;
 use clap::CommandFactory;
 use clap_complete::Shell;
 use clap_mangen::Man;
+use manual::{Header, Title};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    let (Some(directory), None) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: xlevent-pages DIRECTORY");
+    let (Some(root), Some(directory), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+        eprintln!("usage: xlevent-pages ROOT DIRECTORY");
         return ExitCode::from(2);
     };
-    match write(&PathBuf::from(directory)) {
+    match write(Path::new(&root), Path::new(&directory)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xlevent-pages: {error}");
@@ -35,7 +39,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn write(directory: &Path) -> io::Result<()> {
+const SOURCE: &str = concat!("xlevent ", env!("CARGO_PKG_VERSION"));
+
+fn write(root: &Path, directory: &Path) -> io::Result<()> {
     let made = |name: &str| -> io::Result<PathBuf> {
         let path = directory.join(name);
         std::fs::create_dir_all(&path)?;
@@ -48,6 +54,16 @@ fn write(directory: &Path) -> io::Result<()> {
     for command in std::iter::once(&command).chain(command.get_subcommands()) {
         page(command, &place)?;
     }
+    let place = made("man/man3")?;
+    for (name, text) in manual::pages(&headers(root)?, &Title { date: &date(), source: SOURCE }) {
+        std::fs::write(place.join(format!("{name}.3")), text)?;
+    }
+    let concepts = std::fs::read_to_string(root.join("man/xlevent.7"))?;
+    let concepts = concepts.replacen("@DATE@ and @SOURCE@ are", "The date and the source were", 1);
+    std::fs::write(
+        made("man/man7")?.join("xlevent.7"),
+        concepts.replace("@DATE@", &date()).replace("@SOURCE@", SOURCE),
+    )?;
     for (shell, place) in [(Shell::Bash, "bash"), (Shell::Zsh, "zsh"), (Shell::Fish, "fish")] {
         clap_complete::generate_to(shell, &mut Arguments::command(), "xlevent", made(place)?)?;
     }
@@ -82,4 +98,55 @@ fn date() -> String {
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
     let time = epoch.map_or_else(SystemTime::now, |seconds| UNIX_EPOCH + Duration::from_secs(seconds));
     humantime::format_rfc3339_seconds(time).to_string().split('T').next().unwrap_or_default().to_owned()
+}
+
+fn headers(root: &Path) -> io::Result<Vec<Header>> {
+    let header = |name: &'static str| -> io::Result<Header> {
+        let text = std::fs::read_to_string(root.join("include").join(name))?;
+        Ok(Header { name, items: header::items(&text) })
+    };
+    Ok(vec![header("libxl_event.h")?, header("xlevent.h")?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_function_has_a_page_that_says_what_its_comment_says() {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let headers = headers(root).unwrap();
+        let pages = manual::pages(&headers, &Title { date: "2026-01-01", source: SOURCE });
+        // The list that the README's table is made of, which is held against the exported symbols.
+        let functions = std::fs::read_to_string(root.join("ctests/functions")).unwrap();
+        let names =
+            functions.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_whitespace().next());
+        let mut count = 0;
+        for name in names {
+            let mut page = pages.get(name).unwrap_or_else(|| panic!("{name} has no page"));
+            if let Some(other) = page.strip_prefix(".so man3/") {
+                page = &pages[other.trim_end().trim_end_matches(".3")];
+            }
+            let item = headers
+                .iter()
+                .flat_map(|header| &header.items)
+                .find(|item| item.name == name && item.is_function)
+                .unwrap();
+            // Every word of its comment.
+            let (page, mut at) = (page.replace("\\-", "-").replace("\\(aq", "'").replace(['\\', '\n'], " "), 0);
+            let words = item
+                .comment
+                .iter()
+                .filter(|line| *line != "# Safety")
+                .flat_map(|line| line.split([' ', '`', '\\']))
+                .filter(|word| word.len() > 3);
+            for word in words.filter(|word| word.chars().all(|letter| letter.is_ascii_alphabetic())) {
+                assert!(page.contains(word), "{name}: {word}");
+                at += 1;
+            }
+            assert!(at > 3, "{name} says next to nothing");
+            count += 1;
+        }
+        assert!(count > 40, "{count}");
+    }
 }
