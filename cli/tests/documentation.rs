@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The examples in the library's documentation, run on a simulated host with a domain.
+//! The Rust documentation: that there is nothing to warn of, and its examples, run on a simulated host with a domain.
 //!
-//! Where there is no Xen they can only be compiled, as `cargo test` does. Here they are tested once more, by a cargo that is a
+//! Where there is no Xen the examples can only be compiled, as `cargo test` does. Here they are tested once more, by a cargo that is a
 //! client of the host, with `on_a_host` set.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -15,17 +15,28 @@ use xensim::Config;
 /// How many of the examples need a host.
 const ON_A_HOST: usize = 2;
 
-#[test]
-fn the_examples_run_on_a_host() {
-    let host = host();
-    host.create(&Config::named("web")).unwrap();
-    // Everything is built already, as it was for this test.
+/// cargo on this workspace, in which everything is built already, as it was for this test.
+fn cargo(words: &[&str]) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--doc", "--workspace", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    cargo.args(words).args(["--workspace", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
     cargo.arg("--target-dir").arg(folder().parent().unwrap());
     if folder().ends_with("release") {
         cargo.arg("--release");
     }
+    cargo
+}
+
+#[test]
+fn there_is_nothing_to_warn_of() {
+    let output = cargo(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_examples_run_on_a_host() {
+    let host = host();
+    host.create(&Config::named("web")).unwrap();
+    let mut cargo = cargo(&["test", "--doc"]);
     let output = cargo.envs(host.env()).env("RUSTDOCFLAGS", "--cfg on_a_host").output().unwrap();
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", text(&output.stderr));

@@ -204,7 +204,7 @@ impl Context {
         state.subscribers.insert().ok_or_else(|| Error::os("adding a subscriber to all those there are", Errno::ENOSPC))
     }
 
-    /// Ends what [`Context::subscribe`] began: disables the subscriber's generators, drops its events, ends its waits.
+    /// Ends what [`Context::add_subscriber`] began: disables the subscriber's generators, drops its events, ends its waits.
     pub fn remove_subscriber(&self, key: Key) -> Result<()> {
         if self.retrieval.is_owned_by_current_thread() {
             return Err(Error::Invalid("a predicate may not call this".to_owned()));

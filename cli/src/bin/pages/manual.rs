@@ -90,10 +90,10 @@ fn page(name: &str, items: &[(&str, &Item)], title: &Title<'_>, names: &BTreeSet
     let mut included = "";
     for (header, item) in items {
         if *header != included {
-            let _ = write!(out, "\\fB#include <{header}>\\fR\n");
+            let _ = writeln!(out, "\\fB#include <{header}>\\fR");
             included = header;
         }
-        let _ = write!(out, "\n{}\n", code(&item.declaration));
+        let _ = writeln!(out, "\n{}", code(&item.declaration));
     }
     out.push_str("\nLink with \\fI\\-lxlevent\\fR\n.fi\n.SH DESCRIPTION\n");
     let several = items.len() > 1;
