@@ -21,8 +21,8 @@ use std::os::unix::ffi::OsStrExt;
 const PRELOAD: &str = "LD_PRELOAD";
 const PROCESS: &str = "XLEVENT_RUN";
 
-/// How many objects `xlevent run` has put ahead of what was in `LD_PRELOAD`: this one and the library.
-const OURS: usize = 2;
+/// This object's file. The library comes behind it in `LD_PRELOAD`.
+const OURS: &[u8] = b"libxlevent_run.so";
 
 type Init = unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
@@ -70,10 +70,15 @@ fn take_out() {
     }
 }
 
-/// What was in `LD_PRELOAD`, if anything.
+/// `LD_PRELOAD` without this object and what stands behind it, the library; `None` if there is nothing else. Where a script has
+/// put something ahead of them, that stays too.
 fn without_ours(preload: &OsStr) -> Option<OsString> {
-    let others = preload.as_bytes().splitn(OURS + 1, |byte| *byte == b':').nth(OURS)?;
-    (!others.is_empty()).then(|| OsStr::from_bytes(others).to_owned())
+    let mut entries: Vec<&[u8]> = preload.as_bytes().split(|byte| matches!(byte, b':' | b' ')).collect();
+    if let Some(place) = entries.iter().position(|entry| entry.rsplit(|byte| *byte == b'/').next() == Some(OURS)) {
+        entries.drain(place..entries.len().min(place + 2));
+    }
+    entries.retain(|entry| !entry.is_empty());
+    (!entries.is_empty()).then(|| OsStr::from_bytes(&entries.join(&b':')).to_owned())
 }
 
 /// The same program in the same process, from its beginning, with the environment as it is now. Returns if that can't be: then it
@@ -104,7 +109,10 @@ mod tests {
             ("/lib/libxlevent_run.so:/lib/libxlevent.so.1", None),
             ("/lib/libxlevent_run.so:/lib/libxlevent.so.1:", None),
             ("/lib/libxlevent_run.so:/lib/libxlevent.so.1:/a.so", Some("/a.so")),
-            ("/lib/libxlevent_run.so:/lib/libxlevent.so.1:/a.so:b.so c.so", Some("/a.so:b.so c.so")),
+            ("/lib/libxlevent_run.so:/lib/libxlevent.so.1:/a.so:b.so c.so", Some("/a.so:b.so:c.so")),
+            ("/a.so /lib/libxlevent_run.so:/lib/libxlevent.so.1:b.so", Some("/a.so:b.so")),
+            ("/lib/libxlevent_run.so", None),
+            ("/a.so:/lib/libxlevent.so.1", Some("/a.so:/lib/libxlevent.so.1")),
             ("", None),
         ] {
             assert_eq!(without_ours(OsStr::new(preload)), others.map(OsString::from), "{preload}");
