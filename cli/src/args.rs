@@ -49,7 +49,7 @@ pub enum Command {
 ///
 /// A domain is created, suspended, running (again, after it was suspended or had shut down), shut down for a reason, dead. A
 /// line has six columns: the time (RFC 3339, UTC) at which the event was received, the domain's number, its UUID, what has
-/// happened, the reason with its number or -, and the domain's name, which is empty where it could not be learnt. In names,
+/// happened, the reason with its number or -, and the domain's name, which is empty where it could not (yet) be learnt. In names,
 /// bytes that are not printable ASCII, and backslashes, are written as \xNN. Each line is written at once.
 ///
 /// xenstored may be restarted meanwhile: nothing that can still be seen is lost. The control domain, number 0, is only

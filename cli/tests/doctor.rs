@@ -90,8 +90,7 @@ fn what_spoils_the_preload_is_seen() {
     // system. A command without its library can.
     let host = host();
     let folder = Folder::new("doctor");
-    let command = folder.path("xlevent");
-    std::fs::copy(env!("CARGO_BIN_EXE_xlevent"), &command).unwrap();
+    let command = folder.link(env!("CARGO_BIN_EXE_xlevent").as_ref(), "xlevent");
     let (findings, said, code) = verdicts(host.command(&command).arg("doctor"));
     assert_verdict(&findings, "xlevent", "BAD");
     assert_verdict(&findings, "hypercalls", "ok");

@@ -4,9 +4,8 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use support::{Folder, Running, folder, host, nowhere, on, output, text};
@@ -160,18 +159,11 @@ fn a_program_that_cannot_have_the_library_is_run_without_and_it_says_so() {
     assert!(text(&run(&folder, &[script.to_str().unwrap()]).stderr).contains("is linked statically"));
 }
 
-/// A copy elsewhere, as an installation is laid out.
-fn installed(tree: &Folder, libdir: &str) -> std::path::PathBuf {
-    let put = |from: &Path, to: &str| {
-        let to = tree.path(to);
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(from, &to).unwrap();
-        std::fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
-        to
-    };
-    put(&folder().join("libxlevent.so"), &format!("{libdir}/libxlevent.so.1"));
-    put(&folder().join("libxlevent_run.so"), &format!("{libdir}/xlevent/libxlevent_run.so"));
-    put(&folder().join("xlevent"), "bin/xlevent")
+/// The command elsewhere, as an installation is laid out.
+fn installed(tree: &Folder, libdir: &str) -> PathBuf {
+    tree.link(&folder().join("libxlevent.so"), &format!("{libdir}/libxlevent.so.1"));
+    tree.link(&folder().join("libxlevent_run.so"), &format!("{libdir}/xlevent/libxlevent_run.so"));
+    tree.link(&folder().join("xlevent"), "bin/xlevent")
 }
 
 #[test]

@@ -142,6 +142,24 @@ fn the_death_of_those_that_were_named_ends_it() {
     assert_eq!(watch.end().code(), Some(0));
 }
 
+/// Then the library can't know its UUID either.
+#[test]
+fn one_that_was_named_and_is_gone_before_anyone_looks_has_its_name() {
+    let host = support::host();
+    for round in 0..20 {
+        let name = format!("short-{round}");
+        let domid = host.create(&Config::named(&name)).unwrap();
+        let uuid = format_uuid(&host.domain(domid).unwrap().handle);
+        let watch = Running::start(&mut on(&host, &["watch", "--json", "-s", "-d", &name]));
+        assert_eq!(next(&watch), json!([domid, "created", null, name]));
+        host.destroy(domid).unwrap();
+        let death = watch.line();
+        assert_eq!(essence(&death), json!([domid, "death", null, name]));
+        assert_eq!(object(&death)["uuid"], uuid);
+        assert_eq!(watch.end().code(), Some(0));
+    }
+}
+
 #[test]
 fn a_domain_that_is_on_its_way_out_is_still_waited_for() {
     let host = support::host();
@@ -170,7 +188,11 @@ fn xenstored_may_come_and_go() {
             assert_eq!(next(&watch), json!([other, "shutdown", "crash", "other"]));
         }
         let new = host.create(&Config::named(name)).unwrap();
-        assert_eq!(next(&watch), json!([new, "created", null, name]));
+        // It may be seen, in the look at everything, before its name is there.
+        let created = next(&watch);
+        assert_eq!([&created[0], &created[1]], [&json!(new), &json!("created")]);
+        host.shutdown(new, Reason::POWEROFF).unwrap();
+        assert_eq!(next(&watch), json!([new, "shutdown", "poweroff", name]));
     }
     host.destroy(web).unwrap();
     assert_eq!(next(&watch), json!([web, "death", null, "web"]));

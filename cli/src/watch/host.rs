@@ -65,34 +65,47 @@ impl Beginning {
     }
 }
 
+/// A domain, as it was last seen.
+#[derive(Debug, Clone)]
+struct Seen {
+    uuid: [u8; 16],
+    name: Option<Vec<u8>>,
+}
+
 /// The domains' names, as xenstore has them or had them.
 pub struct Names {
     store: Option<Store>,
-    known: HashMap<u32, ([u8; 16], Vec<u8>)>,
+    seen: HashMap<u32, Seen>,
 }
 
 impl Names {
     pub fn open() -> Result<Self> {
         let store = Store::open().map_err(|error| Failure::NoXen(super::describe(&error)))?;
-        Ok(Names { store: Some(store), known: HashMap::new() })
+        Ok(Names { store: Some(store), seen: HashMap::new() })
+    }
+
+    /// A domain's UUID as it was last seen. The library doesn't know that of a domain which it has been asked for, and which
+    /// was gone before the first look: its events have none.
+    pub fn uuid(&self, domid: u32) -> Option<[u8; 16]> {
+        self.seen.get(&domid).map(|seen| seen.uuid)
     }
 
     /// A domain's name, if it has one. It is looked up each time, as it may be changed, as long as the domain lives.
     pub fn of(&mut self, domid: u32, uuid: [u8; 16], alive: bool) -> Option<Vec<u8>> {
-        let known = self.known.get(&domid).filter(|(of, _)| *of == uuid).map(|(_, name)| name.clone());
+        let known = self.seen.get(&domid).filter(|seen| seen.uuid == uuid).and_then(|seen| seen.name.clone());
         if !alive && known.is_some() {
             // The number may be another's by now.
             return known;
         }
-        let name = self.read(domid).or(known)?;
-        self.known.insert(domid, (uuid, name.clone()));
-        Some(name)
+        let name = self.read(domid).or(known);
+        self.seen.insert(domid, Seen { uuid, name: name.clone() });
+        name
     }
 
     /// The domain is dead.
     pub fn forget(&mut self, domid: u32, uuid: [u8; 16]) {
-        if self.known.get(&domid).is_some_and(|(of, _)| *of == uuid) {
-            self.known.remove(&domid);
+        if self.uuid(domid) == Some(uuid) {
+            self.seen.remove(&domid);
         }
     }
 

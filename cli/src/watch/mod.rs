@@ -107,6 +107,9 @@ fn choose(wanted: &[String], there: &[DomainInfo], names: &mut Names) -> Result<
     Ok(Some(chosen))
 }
 
+/// Of an event whose domain's UUID could not be learnt.
+const UNKNOWN: [u8; 16] = [0; 16];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     GoOn,
@@ -158,7 +161,11 @@ impl Watching {
     }
 
     fn take(&mut self, event: &Event) -> Result<Next> {
-        let (domid, uuid, kind) = (event.domid(), event.uuid(), event.kind());
+        let (domid, kind) = (event.domid(), event.kind());
+        let uuid = match event.uuid() {
+            UNKNOWN => self.names.uuid(domid).unwrap_or(UNKNOWN),
+            uuid => uuid,
+        };
         let dead = kind == Kind::DomainDeath;
         let awaited = dead && self.left.as_mut().is_some_and(|left| left.remove(&domid));
         // That a domain is dead which was waited for is always told.
