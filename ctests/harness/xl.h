@@ -60,8 +60,8 @@ void check_death(const libxl_event *event, uint32_t domid, libxl_ev_user user);
 void expect_nothing_queued(libxl_ctx *ctx);
 
 /*
- * Nothing is queued and nothing is on its way: two more domains end, and their deaths are the next events. (DOMAIN_TEST)
- * The first makes sure that new generators have had their first look, so that the second can only be found by a look at
+ * Nothing is queued and nothing is on its way: some more domains end, and their deaths are the next events. (DOMAIN_TEST)
+ * The first makes sure that new generators have had their first look, so that the others can only be found by looks at
  * all domains.
  */
 void expect_silence(libxl_ctx *ctx);
