@@ -425,8 +425,8 @@ static void disk_eject(void)
 
     if (!ctx)
         return;
-    put("hdc", "/local/domain/%u/device/vbd/5632/dev", domid);
-    put("/local/domain/0/backend/qdisk/1/5632", "/local/domain/%u/device/vbd/5632/backend", domid);
+    put("hdc", "/libxl/%u/device/vbd/5632/dev", domid);
+    put("/local/domain/0/backend/qdisk/1/5632", "/libxl/%u/device/vbd/5632/backend", domid);
     put("", "/local/domain/%u/device/vbd/5632/eject", domid);
     if (WORKS(libxl_evenable_disk_eject(ctx, domid, "hdc", 1, &evgen))) {
         due(2);
@@ -590,7 +590,7 @@ static void outlive_xenstored(void)
             HOST(xensim_xenstored(host, XENSIM_XENSTORED_KILL));
             HOST(xensim_destroy(host, domid));
             HOST(xensim_xenstored(host, XENSIM_XENSTORED_START));
-            put("/local/domain/0/backend/qdisk/1/5632", "/local/domain/%u/device/vbd/5632/backend", other);
+            put("/local/domain/0/backend/qdisk/1/5632", "/libxl/%u/device/vbd/5632/backend", other);
             put("eject", "/local/domain/%u/device/vbd/5632/eject", other);
             if (poll_event(ctx))
                 poll_event(ctx);
