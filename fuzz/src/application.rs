@@ -629,10 +629,16 @@ impl Application {
 
     /// All comes to rest, is told, and is given back.
     pub fn end(mut self) {
-        host::calm();
-        if !self.misled {
-            self.rest();
-            self.count();
+        // What has happened was said, and what is new was looked at: nothing more is needed for all to be told.
+        for calm in [false, true] {
+            if calm {
+                host::calm();
+            }
+            self.count_generators();
+            if !self.misled {
+                self.rest();
+                self.count_deaths();
+            }
         }
         while !self.contexts.is_empty() {
             self.close(0);
@@ -675,8 +681,31 @@ impl Application {
         }
     }
 
+    /// There are the generators that should be, no more and no fewer.
+    fn count_generators(&self) {
+        for opened in &self.contexts {
+            // SAFETY: numbers, and a place for them.
+            let stats = unsafe {
+                let mut stats: xlevent_stats = std::mem::zeroed();
+                assert_eq!(xlevent_stats(opened.ctx, &mut stats, size_of_val(&stats)), 0);
+                stats
+            };
+            for (kind, count) in [
+                (Kind::Death, stats.death_generators),
+                (Kind::State, stats.state_generators),
+                (Kind::Eject, stats.eject_generators),
+            ] {
+                let live = books(|books| {
+                    let its = |it: &&Generator| it.live && it.ctx == opened.serial && it.kind == kind;
+                    books.generators.iter().filter(its).count()
+                });
+                assert_eq!(count, live as u64, "generators of kind {kind:?}");
+            }
+        }
+    }
+
     /// Nothing was left untold.
-    fn count(&self) {
+    fn count_deaths(&self) {
         books(|books| {
             for generator in books.generators.iter().filter(|generator| generator.live) {
                 let tells = match generator.kind {

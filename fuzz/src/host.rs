@@ -24,6 +24,9 @@ const FIRINGS_MAX: usize = 10_000;
 /// `XENSTORE_SERVER_FEATURE_WATCHDEPTH`.
 const FEATURE_WATCH_DEPTH: c_uint = 1 << 4;
 
+/// Only what needs room fails for want of it.
+const NO_SPACE: c_int = libc::ENOSPC;
+
 const DYING: u32 = 1 << 0;
 const SHUTDOWN: u32 = 1 << 2;
 const REASON_SHIFT: u32 = 16;
@@ -278,6 +281,11 @@ impl Host {
 
     /// Whether a call of libxenstore is to fail; errno is set.
     fn store_fails(&mut self) -> bool {
+        self.faults.store.1 != NO_SPACE && self.write_fails()
+    }
+
+    /// The same of one that needs room.
+    fn write_fails(&mut self) -> bool {
         let (times, errno) = &mut self.faults.store;
         if *times == 0 {
             return false;
@@ -494,7 +502,7 @@ unsafe extern "C" fn xs_write(
     // SAFETY: a C string, and as many bytes.
     let (path, value) = unsafe { (bytes(path), std::slice::from_raw_parts(data.cast::<u8>(), length as usize)) };
     with(|host| {
-        let fails = host.store_fails();
+        let fails = host.write_fails();
         if !fails {
             host.write(&path, value);
         }
