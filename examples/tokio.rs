@@ -8,64 +8,13 @@
 //! The library as a Rust crate, without C: its one descriptor wakes a task of tokio's, and events are awaited like anything
 //! else, beside signals here.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
-use xlevent::context::Context;
-use xlevent::error::Error;
 use xlevent::event::{Event, Kind};
-use xlevent::evgen::domain_state::{CREATED, STATES};
-use xlevent::evgen::targets::Subject;
-use xlevent::xen::log::NullLog;
-
-/// The events of a context, one after the other.
-struct Events {
-    context: Arc<Context>,
-    fd: AsyncFd<OwnedFd>,
-}
-
-impl Events {
-    fn of(context: Arc<Context>) -> Result<Self, Box<dyn std::error::Error>> {
-        // Another number for the same, so that it is open for as long as tokio has it.
-        let fd = context.fd()?.try_clone_to_owned()?;
-        // SAFETY: an owned descriptor, which is closed when its owner, the AsyncFd, has deregistered it.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
-        Ok(Events { context, fd })
-    }
-
-    /// The next. No event is lost if the wait is given up.
-    async fn next(&self) -> io::Result<Event> {
-        loop {
-            // First what is there: that doesn't make the descriptor readable.
-            match self.context.check(u64::MAX, None) {
-                Err(Error::NotReady) => {}
-                result => return result.map_err(io::Error::other),
-            }
-            let mut guard = self.fd.readable().await?;
-            // tokio is told of changes alone: it may forget that the descriptor is readable once it no longer is, not before.
-            let turn = guard.try_io(|fd| {
-                if !is_readable(fd.as_fd())? {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                self.context.occurred();
-                Ok(())
-            });
-            if let Ok(result) = turn {
-                result?;
-            }
-        }
-    }
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
-}
+use xlevent::stream::Events;
 
 fn print(event: &Event) {
     let what = match event.kind() {
@@ -80,23 +29,25 @@ fn print(event: &Event) {
 }
 
 async fn follow(domid: Option<u32>) -> Result<(), Box<dyn std::error::Error>> {
-    let context = Context::standalone(Arc::new(NullLog))?;
-    match domid {
-        Some(domid) => context.enable_domain_state(Subject::Domain(domid), STATES, 0)?,
-        None => context.enable_domain_state(Subject::Any, STATES | CREATED, 0)?,
+    let events = match domid {
+        Some(domid) => Events::of_domain(domid)?,
+        None => Events::of_all_domains()?,
     };
-    let events = Events::of(context)?;
+    // SAFETY: the descriptor is open for as long as the events are there, and the AsyncFd has deregistered it before they go.
+    let mut events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE)? };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     loop {
-        tokio::select! {
-            event = events.next() => {
-                let event = event?;
-                print(&event);
-                if domid.is_some() && event.kind() == Kind::DomainDeath {
-                    return Ok(());
-                }
+        // First what is there: that doesn't make the descriptor readable. When there is no more, it isn't.
+        while let Some(event) = events.get_mut().try_next()? {
+            print(&event);
+            if domid.is_some() && event.kind() == Kind::DomainDeath {
+                return Ok(());
             }
+        }
+        tokio::select! {
+            // tokio is told of changes alone. What changes from here on is one.
+            ready = events.readable_mut() => ready?.clear_ready(),
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
         }
