@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef XLEVENT_STANDALONE
@@ -295,7 +296,8 @@ static void enable_all(libxl_ctx *passing)
         CHECK(libxl_evenable_domain_death(passing, domids[i], 7, &(libxl_evgen_domain_death *){ NULL }) == 0);
     }
     for (i = 0; i < DRIVES; i++) {
-        snprintf(path, sizeof path, "/local/domain/%u/device/vbd/5632/backend", domids[i]);
+        /* As the toolstack has it; the guest's own node isn't believed. */
+        snprintf(path, sizeof path, "/libxl/%u/device/vbd/5632/backend", domids[i]);
         snprintf(backend, sizeof backend, "/local/domain/0/backend/qdisk/%u/5632", domids[i]);
         DO(xensim_store_write(host, path, backend));
         CHECK(libxl_evenable_disk_eject(watchers.called_back, domids[i], "hdc", 8, &drives[i]) == 0);
@@ -320,12 +322,18 @@ static void disable_all(void)
         libxl_evdisable_disk_eject(watchers.called_back, drives[i]);
 }
 
+/* Longer than anything takes on a busy machine. */
+enum { PATIENCE_S = 300 };
+
 /* All that come of one thing, from all of them. */
 static void take_in_until(uint64_t count, libxl_ctx *passing)
 {
+    time_t begin = time(NULL);
     libxl_event *event;
 
     while (__atomic_load_n(&events, __ATOMIC_SEQ_CST) < count) {
+        if (time(NULL) > begin + PATIENCE_S)
+            fail("%llu events, where there were to be %llu", (unsigned long long)events, (unsigned long long)count);
         go_round(watchers.called_back, 0);
         go_round(watchers.shared, 0);
         while (libxl_event_check(watchers.shared, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0)
@@ -366,6 +374,7 @@ static void cycle(void)
     CHECK(libxl_ctx_free(passing) == 0);
     disable_all();
     DO(xensim_store_remove(host, "/local/domain"));
+    DO(xensim_store_remove(host, "/libxl"));
 }
 
 /*
