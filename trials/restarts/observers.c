@@ -94,7 +94,7 @@ static void log_line(xentoollog_logger *logger, xentoollog_level level, int errn
     char text[500];
 
     vsnprintf(text, sizeof text, format, arguments);
-    if (strstr(text, "xenstored has gone away")) {
+    if (strstr(text, "waiting for it to come back")) {
         __atomic_fetch_add(&it->lines_lost, 1, __ATOMIC_SEQ_CST);
     } else if (strstr(text, "xenstored is back")) {
         __atomic_fetch_add(&it->lines_found, 1, __ATOMIC_SEQ_CST);
