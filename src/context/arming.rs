@@ -10,8 +10,6 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::pthread::pthread_self;
-use parking_lot::MutexGuard;
 
 use super::eject::EJECT_NODE;
 use super::outbox::Item;
@@ -24,6 +22,7 @@ use crate::evgen::disk_eject::DriveId;
 use crate::evgen::targets::{Subject, Targets};
 use crate::evgen::vbd::Frontend;
 use crate::reactor::{Monotonic, TimerId, now};
+use crate::sync::{MutexGuard, this_thread};
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Hypervisor;
 use crate::xen::log::{Level, Line};
@@ -112,8 +111,7 @@ const DISASTER_AFTER: Duration = Duration::from_secs(60);
 impl Context {
     /// Waits for the gate, and takes it; false if this thread has it already.
     pub(super) fn enter_gate(&self, state: &mut MutexGuard<'_, State>) -> bool {
-        // Not std's number of the thread: the first question for it takes memory, which a fork by another thread loses.
-        let me = pthread_self();
+        let me = this_thread();
         while let Some(holder) = state.gate {
             if holder == me {
                 return false;

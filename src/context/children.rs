@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use libc::{c_int, pid_t};
 use nix::errno::Errno;
-use parking_lot::MutexGuard;
 
 use super::outbox::Item;
 use super::turn::{Later, Token};
@@ -24,6 +23,7 @@ use crate::childproc::sigchld::{Handler, Subscriber};
 use crate::childproc::{Answer, Command, Hooks, NoHooks, Outcome, Owner, describe};
 use crate::error::{Error, Result};
 use crate::reactor::TimerId;
+use crate::sync::MutexGuard;
 use crate::xen::log::{Level, Line};
 
 /// Told once what has become of a child, without a lock held. May use the context.

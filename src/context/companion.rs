@@ -153,7 +153,7 @@ impl Descriptor {
     }
 }
 
-thread_local! {
+crate::sync::thread_local! {
     /// This thread is inside libxenlight because we have called it.
     static DISPATCHING: Cell<bool> = const { Cell::new(false) };
 }

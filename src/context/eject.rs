@@ -9,7 +9,6 @@ use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use parking_lot::MutexGuard;
 
 use super::arming::Watch;
 use super::outbox::Item;
@@ -21,6 +20,7 @@ use crate::event::Event;
 use crate::evgen::disk_eject::{DiskEject, DriveId, Key, Seen, says_eject};
 use crate::evgen::vbd::{self, Frontend, c_value};
 use crate::reactor::now;
+use crate::sync::MutexGuard;
 use crate::xen::log::{Level, Line};
 use crate::xen::store::Connection;
 

@@ -19,6 +19,8 @@ mod companion;
 mod eject;
 #[cfg(test)]
 mod liveness;
+#[cfg(all(test, xlevent_shuttle))]
+mod model;
 mod neighbours;
 mod operations;
 mod outbox;
@@ -37,11 +39,8 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Arc, Weak};
-
-use nix::sys::pthread::Pthread;
-use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex};
 
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -53,6 +52,7 @@ use crate::evgen::monitor::Key;
 use crate::evgen::targets::{Subject, Targets};
 use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
 use crate::stats::Counts;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, ReentrantMutex, ThreadId};
 use crate::xen::hypervisor::{self, Hypervisor};
 use crate::xen::log::{Level, Line, LogSink};
 use crate::xen::store::{self, Store};
@@ -160,7 +160,7 @@ struct State {
     /// [`turn::Later::Flush`] is among the timers.
     flush_due: bool,
     /// Who changes what we are connected to.
-    gate: Option<Pthread>,
+    gate: Option<ThreadId>,
     /// A thread in `wait` sleeps in the reactor.
     polling: bool,
     /// Its wake-up is raised.

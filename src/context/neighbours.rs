@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, TryLockError, Weak};
 
 use nix::errno::Errno;
-use parking_lot::MutexGuard;
 
 use super::outbox::Item;
 use super::turn::Later;
@@ -33,6 +32,7 @@ use crate::evgen::domains::{self, Domains};
 use crate::evgen::snapshot::Snapshot;
 use crate::forkguard::undisturbed;
 use crate::reactor::now;
+use crate::sync::MutexGuard;
 
 /// The contexts that are armed. std's lock, as for all that a forked child may find.
 static ARMED: RwLock<Vec<Weak<Context>>> = RwLock::new(Vec::new());
@@ -156,7 +156,7 @@ impl Context {
     }
 
     /// Has this context take a turn of its own, if it was left something to do.
-    fn leave_the_rest(&self, state: &mut State) {
+    pub(super) fn leave_the_rest(&self, state: &mut State) {
         if (!state.outbox.is_empty() || state.starved) && !state.flush_due {
             state.flush_due = true;
             self.schedule(state, now(), Later::Flush);

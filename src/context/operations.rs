@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 
 use nix::errno::Errno;
-use parking_lot::MutexGuard;
 
 use super::outbox::Item;
 use super::tasks::{Task, TaskId};
@@ -21,6 +20,7 @@ use crate::ao::nodes::{self, TOOLSTACK_DOMID};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::evgen::Recipient;
+use crate::sync::MutexGuard;
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Host;
 use crate::xen::log::{Level, Line};

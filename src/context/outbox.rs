@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
-
 use super::children::{Completion, Running};
 use super::companion::dispatch;
 use super::operations::Told;
@@ -18,6 +16,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::vbd::Frontend;
+use crate::sync::MutexGuard;
 use crate::xen::log::{Level, Line, LogSink, StderrLog};
 use crate::xen::store::{Connection, Store};
 

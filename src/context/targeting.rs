@@ -8,8 +8,6 @@
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 
-use parking_lot::MutexGuard;
-
 use super::arming::LONGEST_PAUSE;
 use super::outbox::Item;
 use super::turn::Later;
@@ -17,6 +15,7 @@ use super::{Context, State};
 use crate::error::{Error, Result};
 use crate::evgen::targets::{Demand, MANY, Step, Subject, Target, Targets};
 use crate::reactor::now;
+use crate::sync::MutexGuard;
 use crate::xen::DOMID_LIMIT;
 use crate::xen::log::{Level, Line};
 use crate::xen::store::{Connection, INTRODUCE_DOMAIN, RELEASE_DOMAIN, Store, release_of};

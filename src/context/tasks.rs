@@ -14,7 +14,6 @@ use std::ffi::{CStr, CString};
 
 use libc::pid_t;
 use nix::errno::Errno;
-use parking_lot::MutexGuard;
 
 use super::arming::Watch;
 use super::outbox::Item;
@@ -27,6 +26,7 @@ use crate::ao::script::{self, Action, Run};
 use crate::childproc::{Command, Outcome};
 use crate::error::{Error, Result};
 use crate::reactor::{TimerId, now};
+use crate::sync::MutexGuard;
 use crate::xen::store::{Connection, Store};
 
 /// Names a task. Never used twice in a context.

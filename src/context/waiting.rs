@@ -9,14 +9,13 @@
 
 use std::time::Duration;
 
-use parking_lot::MutexGuard;
-
 use super::retrieval::Predicate;
 use super::subscribers::{Own, Which, unknown};
 use super::{Context, State, SubscriberKey};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::reactor::{Monotonic, now};
+use crate::sync::MutexGuard;
 
 impl Context {
     /// The oldest event whose type is in `mask` and that the predicate wants, as soon as there is one. Signals don't end the wait; closing the context does, and [`Context::cancel_wait`].

@@ -43,6 +43,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+#[cfg(not(all(test, xlevent_shuttle)))]
 use nix::time::clock_gettime;
 
 use crate::error::{Error, Result};
@@ -53,10 +54,13 @@ pub use timers::{TimerId, Timers};
 pub type Monotonic = Duration;
 
 /// Now, on CLOCK_MONOTONIC.
+#[cfg(not(all(test, xlevent_shuttle)))]
 pub fn now() -> Monotonic {
     // A clock that every Linux has had since 2.6: there is nothing to fail.
     clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
+#[cfg(all(test, xlevent_shuttle))]
+pub use crate::sync::now;
 
 /// How many ready sources one turn takes in; the rest stay ready for the next.
 const READY_AT_ONCE: usize = 64;
@@ -177,13 +181,24 @@ impl Reactor {
     /// Sleeps until a source is ready, the waiter's wake-up is raised, a signal is caught, or this time has passed, if one is
     /// given. It may wake earlier than that, but not by rounding. After [`Reactor::prepare_wait`].
     pub fn wait(&self, at_most: Option<Duration>) {
+        #[cfg(not(all(test, xlevent_shuttle)))]
+        self.poll(at_most);
+        // Nobody may wait in the kernel there.
+        #[cfg(all(test, xlevent_shuttle))]
+        crate::sync::sleep_until(|| self.poll(Some(Duration::ZERO)), at_most);
+    }
+
+    /// The sleep itself; whether there was a reason to wake.
+    fn poll(&self, at_most: Option<Duration>) -> bool {
         let fds = [Some(self.inner.0.as_fd()), self.waiter.get().map(AsFd::as_fd)];
         let mut fds = fds.map(|fd| PollFd::new(fd.unwrap_or(self.inner.0.as_fd()), PollFlags::POLLIN));
         match nix::poll::poll(&mut fds, at_most.map_or(PollTimeout::NONE, poll_timeout)) {
-            Ok(_) | Err(Errno::EINTR) => {}
+            Ok(ready) => return ready > 0,
+            Err(Errno::EINTR) => {}
             // ENOMEM is all that is left: give the system a moment rather than spin.
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
+        false
     }
 
     /// Raises the wake-up of the thread in [`Reactor::wait`], if there is any such thread.
@@ -208,10 +223,15 @@ impl Reactor {
 
     /// Lets the timer run out at `deadline`, at once if that is past.
     pub fn set_timer(&self, deadline: Monotonic) {
+        #[cfg(all(test, xlevent_shuttle))]
+        let deadline = crate::sync::due(deadline);
         // Zero would disarm it.
         let deadline = TimeSpec::from_duration(deadline.max(Duration::from_nanos(1)));
         // It can only fail for arguments that are right here.
         let _ = self.timer.set(Expiration::OneShot(deadline), TimerSetTimeFlags::TFD_TIMER_ABSTIME);
+        // It has run out: by when exactly the kernel says so must not make two runs of a schedule differ.
+        #[cfg(all(test, xlevent_shuttle))]
+        let _ = nix::poll::poll(&mut [PollFd::new(self.timer.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
     }
 
     /// Takes in that the timer has run out.

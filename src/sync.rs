@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a context's threads meet at: locks, and what depends on which thread runs.
+//!
+//! `context` and `reactor` take these from here, so that their own code, and no copy of it, can run under a scheduler that
+//! tries orders of steps: with `--cfg xlevent_shuttle` the unit tests get [`shuttle`](https://docs.rs/shuttle)'s, and the
+//! tests of `context::model` run. Every other build has parking_lot's and the system's.
+//!
+//! What a forked child may find locked (`context::registry`, `forkguard`, `context::neighbours`) is std's and not taken from
+//! here. It must not be held where another thread could be scheduled: not across any lock of this room's. `neighbours` does
+//! that, where there are two contexts that are armed; the model has none that is.
+
+#[cfg(not(all(test, xlevent_shuttle)))]
+mod real {
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex};
+    pub(crate) use std::sync::atomic::AtomicBool;
+    pub(crate) use std::thread_local;
+
+    /// Names a thread.
+    pub(crate) type ThreadId = nix::sys::pthread::Pthread;
+
+    /// The thread that runs. Not std's number: the first question for it takes memory, which a fork by another thread loses.
+    pub(crate) fn this_thread() -> ThreadId {
+        nix::sys::pthread::pthread_self()
+    }
+}
+#[cfg(not(all(test, xlevent_shuttle)))]
+pub(crate) use real::*;
+
+#[cfg(all(test, xlevent_shuttle))]
+mod scheduled;
+#[cfg(all(test, xlevent_shuttle))]
+pub use scheduled::*;
