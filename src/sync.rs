@@ -6,8 +6,9 @@
 //! tests of `context::model` run. Every other build has parking_lot's and the system's.
 //!
 //! What a forked child may find locked (`context::registry`, `forkguard`, `context::neighbours`) is std's and not taken from
-//! here. It must not be held where another thread could be scheduled: not across any lock of this room's. `neighbours` does
-//! that, where there are two contexts that are armed; the model has none that is.
+//! here, and so is what is looked at with those locks held. They must not be held where another thread could be scheduled: not
+//! across any lock, nor any atomic, of this room's. `neighbours` does that, where there are two contexts that are armed; the
+//! model has none that is.
 
 #[cfg(not(all(test, xlevent_shuttle)))]
 mod real {

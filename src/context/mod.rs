@@ -39,7 +39,7 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{self, AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
@@ -106,7 +106,7 @@ pub struct Context {
     /// Copies for a forked child, which can't take the lock: another thread of the parent's may have held it.
     inherited: Inherited,
     /// This is a forked child, and the context is one that its parent's threads were using.
-    left_behind: AtomicBool,
+    left_behind: atomic::AtomicBool,
     libxl: Option<Arc<dyn Libxl>>,
 }
 
@@ -249,7 +249,7 @@ impl Context {
             arrived: Condvar::new(),
             stirred: AtomicBool::new(false),
             inherited,
-            left_behind: AtomicBool::new(false),
+            left_behind: atomic::AtomicBool::new(false),
             libxl,
         }))
     }
