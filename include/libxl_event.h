@@ -530,7 +530,8 @@ void libxl_event_free(libxl_ctx *ctx,
  * A disaster is something that cannot be put right even after trying again for a while: xenstored is gone and does not
  * come back, the hypervisor refuses to answer; or there was no memory for an event. It is logged as critical first. The
  * callback may return, and the library goes on then; it may call the library again, but not libxl_ctx_free. Without a
- * `disaster` callback the message also goes to stderr and the process ends with `exit(-1)`.
+ * `disaster` callback the message also goes to stderr and the process ends with `exit(-1)`, unless it is xenstored that is
+ * away: what happens meanwhile is told when it is back.
  *
  * May be called again; the last call counts. A NULL `hooks` puts everything back: all events are queued and there is no
  * disaster callback. Keep `*hooks` valid as long as the context. Call this before the first generator is enabled, and

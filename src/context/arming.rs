@@ -105,7 +105,7 @@ const PULSE: Duration = Duration::from_secs(10);
 /// And each at least once in so many pulses.
 const PULSES_AT_MOST: usize = 60;
 
-/// An outage of this length is a disaster. Trying goes on after it.
+/// An outage of this length is a disaster, though none that ends a program which can't be told of it. Trying goes on after it.
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
 
 impl Context {
@@ -368,7 +368,7 @@ impl Context {
         outage.tries = outage.tries.saturating_add(1).min(16);
         if !outage.told && now().saturating_sub(outage.since) >= DISASTER_AFTER {
             outage.told = true;
-            state.outbox.push_back(Item::Disaster {
+            state.outbox.push_back(Item::LongOutage {
                 message: format!("xenstored has been away for {} s: {error}", DISASTER_AFTER.as_secs()),
                 errno: error.errno().unwrap_or(Errno::ENOTCONN) as i32,
             });
@@ -418,5 +418,19 @@ mod tests {
         {
             assert_eq!(Watch::of(token), None);
         }
+    }
+
+    #[test]
+    fn a_program_without_a_disaster_callback_outlives_a_long_outage() {
+        let (context, _) = super::super::tests::context();
+        let mut state = context.state.lock();
+        let since = now().saturating_sub(DISASTER_AFTER);
+        state.outage = Some(Outage { since, ..Outage::new(None) });
+        for _ in 0..3 {
+            context.still_out(&mut state, &Error::os("connecting", Errno::ENOENT));
+        }
+        context.flush(state);
+        // Told once, and this process is still there.
+        assert_eq!(context.stats().counts.disasters, 1);
     }
 }

@@ -28,6 +28,8 @@ pub(super) enum Item {
     Log(Line),
     /// Events may be missing from here on.
     Disaster { message: String, errno: i32 },
+    /// xenstored has been away for long. Nothing is lost by that yet.
+    LongOutage { message: String, errno: i32 },
     /// A descriptor of libxenlight's is ready.
     LibxlFd { for_libxl: ForLibxl, fd: i32, events: i16, revents: i16 },
     /// A timeout of libxenlight's has passed.
@@ -83,6 +85,10 @@ impl Context {
             Item::Event(hooks, event) => hooks.event_occurs(event),
             Item::Log(line) => self.log.write(&line),
             Item::Disaster { message, errno } => self.disaster(0, &message, errno),
+            Item::LongOutage { message, errno } => {
+                // Who can't be told of it isn't ended for it: what happens meanwhile is told when xenstored is back.
+                self.tell_disaster(0, &message, errno);
+            }
             Item::LibxlFd { for_libxl, fd, events, revents } => {
                 if let Some(libxl) = &self.libxl {
                     dispatch(|| libxl.occurred_fd(for_libxl, fd, events, revents));
@@ -107,9 +113,16 @@ impl Context {
         }
     }
 
-    /// Tells the application that events may be missing. If it has no way to be told, it is ended, as the header says:
-    /// it would wait for ever for what doesn't come.
+    /// Tells the application that events are missing. If it has no way to be told, it is ended, as the header says: it would
+    /// wait for ever for what doesn't come.
     pub fn disaster(&self, event_type: u32, message: &str, errno: i32) {
+        if !self.tell_disaster(event_type, message, errno) {
+            std::process::exit(-1);
+        }
+    }
+
+    /// Writes it to the log and calls the disaster callback. False if there is none: then it stands on stderr too.
+    fn tell_disaster(&self, event_type: u32, message: &str, errno: i32) -> bool {
         let line = Line {
             level: Level::Critical,
             errno: (errno > 0).then(|| nix::errno::Errno::from_raw(errno)),
@@ -121,10 +134,10 @@ impl Context {
             state.counts.disasters += 1;
             state.event_hooks.clone()
         };
-        if hooks.is_some_and(|hooks| hooks.disaster(event_type, message, errno)) {
-            return;
+        let told = hooks.is_some_and(|hooks| hooks.disaster(event_type, message, errno));
+        if !told {
+            StderrLog.write(&line);
         }
-        StderrLog.write(&line);
-        std::process::exit(-1);
+        told
     }
 }
