@@ -4,16 +4,25 @@
 //! libxenstore and libxenctrl register their handles in lists behind locks of their own. A child that is forked while
 //! another thread holds one of those can never take it again. So we open and close handles inside [`undisturbed`], and a
 //! fork waits for that ([`hold`]). Nothing in there may call the application: it may hold a lock of its own while it forks.
+//!
+//! libxenlight opens and closes handles too, and logs meanwhile, which calls the application. A fork can't wait for that. So it
+//! is counted who is there ([`unguarded`]), and a child that may find a lock taken leaves Xen's libraries alone.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 /// std's lock and not parking_lot's: a child finds it as if the parent's other threads were still waiting for it, and
 /// parking_lot hands a lock on to whom it takes for the next in the queue, who doesn't exist there.
 static FORK: RwLock<()> = RwLock::new(());
 
+/// How many threads are inside [`unguarded`]. In a child: those of the parent's too, for good.
+static UNGUARDED: AtomicUsize = AtomicUsize::new(0);
+
 thread_local! {
+    /// How often this thread is.
+    static UNGUARDED_HERE: Cell<usize> = const { Cell::new(0) };
     /// This thread is inside `undisturbed`.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     /// The lock, from before this thread forks until after it has, in the parent and in the child. Without a destructor: its
@@ -28,6 +37,21 @@ pub fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
     let result = work();
     INSIDE.set(inside);
     result
+}
+
+/// Has libxenlight do something in which it opens or closes handles.
+pub fn unguarded<R>(work: impl FnOnce() -> R) -> R {
+    UNGUARDED.fetch_add(1, Ordering::SeqCst);
+    UNGUARDED_HERE.set(UNGUARDED_HERE.get() + 1);
+    let result = work();
+    UNGUARDED_HERE.set(UNGUARDED_HERE.get() - 1);
+    UNGUARDED.fetch_sub(1, Ordering::SeqCst);
+    result
+}
+
+/// In a forked child: whether another thread of the parent's was there, so that a lock may be taken for ever.
+pub fn locks_may_be_taken() -> bool {
+    UNGUARDED.load(Ordering::SeqCst) > UNGUARDED_HERE.get()
 }
 
 /// Before a fork: waits until nobody is in `undisturbed`.

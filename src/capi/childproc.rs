@@ -224,6 +224,12 @@ pub unsafe extern "C" fn libxl_childproc_sigchld_occurred(ctx: *mut libxl_ctx) {
 /// do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
 /// are closed in the child, its handler of SIGCHLD is replaced by what was there before, and the parent notices nothing.
 ///
+/// Xen's libraries have locks that a child finds taken for ever if another thread held one during the fork. Forks wait for this
+/// library's own use of them; not for the application's (xs_open, xs_close, xc_interface_open and their like), nor for
+/// libxenlight's. So an application doesn't fork while another thread of its own is in those. If one is in libxl_ctx_alloc or
+/// libxl_ctx_free, and libxenlight is there, then this function leaves the connections to xenstored and to the hypervisor
+/// open in the child, and opening another context there may hang, as it may with libxenlight alone.
+///
 /// May be called before an exec. A NULL or unknown `ctx`, as in a second call, is logged; our contexts are forgotten all
 /// the same, but libxenlight, which wants a context of the parent's, is not told.
 ///

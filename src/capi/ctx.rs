@@ -13,6 +13,7 @@ use crate::abi::*;
 use crate::companion::{self, Libxenlight};
 use crate::context::{self, Context};
 use crate::error::Error;
+use crate::forkguard::unguarded;
 use crate::xen::log::{self, Level, Line, LogSink, NullLog, XtlLog};
 
 /// What `libxl_ctx` names. Applications see the pointer alone.
@@ -124,7 +125,7 @@ fn open_beside(
     let mut ctx = std::ptr::null_mut();
     IN_REAL_ALLOC.with(|inside| inside.set(true));
     // SAFETY: libxenlight's own function, with the caller's arguments.
-    let rc = unsafe { (real.libxl_ctx_alloc)(&mut ctx, LIBXL_VERSION, flags, logger) };
+    let rc = unguarded(|| unsafe { (real.libxl_ctx_alloc)(&mut ctx, LIBXL_VERSION, flags, logger) });
     IN_REAL_ALLOC.with(|inside| inside.set(false));
     if rc != 0 {
         return Err(Refusal::Real(rc));
@@ -133,7 +134,7 @@ fn open_beside(
         Ok(context) => context::insert(ctx.addr(), context),
         Err(error) => {
             // SAFETY: opened above, known to nobody.
-            unsafe { (real.libxl_ctx_free)(ctx) };
+            unguarded(|| unsafe { (real.libxl_ctx_free)(ctx) });
             return Err(Refusal::Ours(error));
         }
     }
@@ -144,7 +145,8 @@ fn open_beside(
 
 /// Closes a context: stops its generators, frees the events that nobody has fetched, and closes its descriptors.
 ///
-/// Its generator handles become invalid with it and need no evdisable call. Events that the application has fetched
+/// Its generator handles become invalid with it and need no evdisable call. Events for a callback that have been found and not
+/// yet given to it are given to it before this returns. Events that the application has fetched
 /// stay the application's; they may still be given to libxl_event_free, with a NULL context.
 ///
 /// Not to be called while another thread is inside a call with the same context, nor from one of its callbacks. NULL is
@@ -175,7 +177,7 @@ pub unsafe extern "C" fn libxl_ctx_free(ctx: *mut libxl_ctx) -> c_int {
         context.close();
         let rc = match real(ctx) {
             // SAFETY: opened by `open_beside`; freed once, as the registry knew it.
-            Some((real, ctx)) if context.is_beside() => unsafe { (real.libxl_ctx_free)(ctx) },
+            Some((real, ctx)) if context.is_beside() => unguarded(|| unsafe { (real.libxl_ctx_free)(ctx) }),
             _ => 0,
         };
         context.finish();

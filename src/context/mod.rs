@@ -50,6 +50,7 @@ use crate::evgen::domain_death::SuspendRule;
 use crate::evgen::domains::Domains;
 use crate::evgen::monitor::Key;
 use crate::evgen::targets::{Subject, Targets};
+use crate::forkguard;
 use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
 use crate::stats::Counts;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, ReentrantMutex, ThreadId};
@@ -398,10 +399,13 @@ impl Context {
     /// dropped.
     fn abandon(&self) {
         let take = |pointer: &AtomicPtr<u8>| pointer.swap(std::ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: handles of the parent's, which this process leaves to it.
-        unsafe {
-            store::abandon(take(&self.inherited.store));
-            hypervisor::abandon(take(&self.inherited.hypervisor));
+        // What is left open instead ends with an exec, or with this process.
+        if !forkguard::locks_may_be_taken() {
+            // SAFETY: handles of the parent's, which this process leaves to it.
+            unsafe {
+                store::abandon(take(&self.inherited.store));
+                hypervisor::abandon(take(&self.inherited.hypervisor));
+            }
         }
         let hangup = self.inherited.hangup.swap(-1, Ordering::Relaxed);
         for fd in self.reactor.descriptors().chain([hangup]) {
