@@ -390,7 +390,8 @@ int libxl_ctx_alloc(libxl_ctx **pctx,
 /**
  * Closes a context: stops its generators, frees the events that nobody has fetched, and closes its descriptors.
  *
- * Its generator handles become invalid with it and need no evdisable call. Events that the application has fetched
+ * Its generator handles become invalid with it and need no evdisable call. Events for a callback that have been found and not
+ * yet given to it are given to it before this returns. Events that the application has fetched
  * stay the application's; they may still be given to libxl_event_free, with a NULL context.
  *
  * Not to be called while another thread is inside a call with the same context, nor from one of its callbacks. NULL is
@@ -598,8 +599,13 @@ int libxl_evenable_domain_death(libxl_ctx *ctx,
 /**
  * Stops a generator of shutdown and death events, and makes its handle invalid.
  *
- * Events that it has already produced are still delivered. A NULL `evgen` does nothing; one that this context does not
- * know, or no longer knows, is logged and ignored. May be called from any thread and from event callbacks.
+ * When this returns it produces nothing more. What it has produced before is still delivered: events that are queued are
+ * given out by libxl_event_check and libxl_event_wait like all others, whenever they are called. Events for a callback have
+ * been given to it when this returns, but for those that other threads, in calls with the same context, have in hand: such a
+ * callback may still be running, or just begin. With no other thread in a call with the context, none comes after this.
+ *
+ * A NULL `evgen` does nothing; one that this context does not know, or no longer knows, is logged and ignored. May be called
+ * from any thread and from event callbacks.
  *
  * # Safety
  *
@@ -912,6 +918,12 @@ void libxl_childproc_sigchld_occurred(libxl_ctx *ctx)
  * ERROR_INVAL; one that was only opened is as good there, for one of the two processes.) After it the parent's contexts
  * do not exist in the child, not even to be freed; new ones can be opened. The descriptors that this library had open
  * are closed in the child, its handler of SIGCHLD is replaced by what was there before, and the parent notices nothing.
+ *
+ * Xen's libraries have locks that a child finds taken for ever if another thread held one during the fork. Forks wait for this
+ * library's own use of them; not for the application's (xs_open, xs_close, xc_interface_open and their like), nor for
+ * libxenlight's. So an application doesn't fork while another thread of its own is in those. If one is in libxl_ctx_alloc or
+ * libxl_ctx_free, and libxenlight is there, then this function leaves the connections to xenstored and to the hypervisor
+ * open in the child, and opening another context there may hang, as it may with libxenlight alone.
  *
  * May be called before an exec. A NULL or unknown `ctx`, as in a second call, is logged; our contexts are forgotten all
  * the same, but libxenlight, which wants a context of the parent's, is not told.

@@ -116,8 +116,13 @@ pub unsafe extern "C" fn libxl_evenable_domain_death(
 
 /// Stops a generator of shutdown and death events, and makes its handle invalid.
 ///
-/// Events that it has already produced are still delivered. A NULL `evgen` does nothing; one that this context does not
-/// know, or no longer knows, is logged and ignored. May be called from any thread and from event callbacks.
+/// When this returns it produces nothing more. What it has produced before is still delivered: events that are queued are
+/// given out by libxl_event_check and libxl_event_wait like all others, whenever they are called. Events for a callback have
+/// been given to it when this returns, but for those that other threads, in calls with the same context, have in hand: such a
+/// callback may still be running, or just begin. With no other thread in a call with the context, none comes after this.
+///
+/// A NULL `evgen` does nothing; one that this context does not know, or no longer knows, is logged and ignored. May be called
+/// from any thread and from event callbacks.
 ///
 /// # Safety
 ///

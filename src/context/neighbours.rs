@@ -283,6 +283,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_look_has_left_for_a_callback_comes_before_disable_returns_and_nothing_after() {
+        let notes = Arc::new(Notes::default());
+        let context = context(notes.clone());
+        context.set_event_hooks(Some(notes.clone()));
+        let key = context.state.lock().domains.add_death(7, 0);
+        serve(&context, Ok(()));
+        assert_eq!(*notes.0.lock(), Vec::<String>::new());
+        context.disable_domain_death(key).unwrap();
+        assert_eq!(*notes.0.lock(), ["event of 7"]);
+        serve(&context, Ok(()));
+        context.occurred();
+        assert_eq!(*notes.0.lock(), ["event of 7"]);
+        context.set_event_hooks(None);
+    }
+
+    #[test]
     fn a_neighbour_that_has_nothing_to_look_at_is_left_what_else_there_is() {
         let notes = Arc::new(Notes::default());
         let context = context(notes.clone());

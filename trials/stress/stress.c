@@ -8,7 +8,8 @@
  *
  *   - it came to where its generator was enabled, and is about that domain;
  *   - there is one DEATH at most, one SHUTDOWN at most (no domain here runs again after one);
- *   - there is none once its generator was disabled and what was queued then has been taken out.
+ *   - there is none of a generator that was disabled, once what was queued then has been taken out by checks alone, without a
+ *     turn of the context. With callbacks nothing is queued: there is none as soon as nobody else is in a call with it.
  *
  * And at an audit of a context, which has it for itself, each generator whose domain has ended must have had its DEATH, or it
  * comes now. Operations' ends, ejections and callbacks are counted likewise. The contexts live in slots; each slot is used in
@@ -16,7 +17,8 @@
  * nobody uses it: whoever uses it has the lock shared.
  *
  * usage, from `run`: SECONDS and SEED are in the environment as STRESS_SECONDS and STRESS_SEED. With the same seed each thread
- * makes the same choices; the order of the threads is the machine's.
+ * makes the same choices; the order of the threads is the machine's. STRESS_SPOIL: what happens to one event in many on its way
+ * into the ledger, which has to be found (`enum spoil`).
  */
 #include <errno.h>
 #include <poll.h>
@@ -114,7 +116,7 @@ struct entry {
     void *handle;
     atomic_uint deaths, shutdowns, others;
     atomic_bool disabled, quiet;
-    atomic_int ended_by; /* what has disabled it, for a failure's report */
+    atomic_int ended_by; /* who has disabled it, for a failure's report */
 };
 
 static struct domain *domains;
@@ -124,6 +126,14 @@ static atomic_uint entry_count;
 
 static atomic_ulong events_seen, cases, audits, lives, restarts, forks, operations, ejections, refused, calls_made, waits_ended, subscribers_freed;
 static atomic_bool stop;
+
+/*
+ * What is spoilt on purpose, to see that it is found: a death is lost, or taken in twice; an event is said to have come to
+ * another context; or one comes when its generator was disabled and is to be quiet.
+ */
+static enum spoil { NOTHING_SPOILT, LOSE, REPEAT, ASTRAY, LATE } spoil;
+static const char *const spoil_names[] = { "", "lose", "repeat", "astray", "late" };
+enum { SPOILT_ONE_IN = 50, SPOILT_PATIENCE_S = 5 };
 
 /* ---- slots ---- */
 
@@ -225,23 +235,23 @@ static struct entry *entry_of(libxl_ev_user user)
 }
 
 /* An event has been given to somebody: at this slot, for this subscriber or (0) the context's own. */
-static void account(struct slot *slot, uint64_t subscriber, const libxl_event *event)
+static void enter_in_ledger(struct slot *slot, uint64_t subscriber, const libxl_event *event)
 {
     struct entry *entry = entry_of(event->for_user);
     struct domain *domain = &domains[entry->domain];
     unsigned type = event->type;
 
     events_seen++;
-    CHECK_EQUAL(entry - ledger, event->for_user - FIRST_USER);
-    if (&slots[entry->slot] != slot || entry->life != slot->life || entry->subscriber != subscriber)
-        FAIL("event of type %u, user %u, of slot %d life %u subscriber %u has come to slot %d life %u subscriber %u", type,
-             (unsigned)(entry - ledger), entry->slot, entry->life, (unsigned)entry->subscriber, (int)(slot - slots),
-             slot->life, (unsigned)subscriber);
+    /* Before all else: its context may be another by now. */
     if (entry->quiet)
         FAIL("event of type %u, domain %u, user %u, kind %d of slot %d, subscriber %u: its generator was disabled (%d) and its "
              "events were taken out; it has had %u deaths; xenstored was restarted %lu times", type, event->domid,
              (unsigned)(entry - ledger), entry->what, entry->slot, (unsigned)subscriber, (int)entry->ended_by,
              (unsigned)entry->deaths, (unsigned long)restarts);
+    if (&slots[entry->slot] != slot || entry->life != slot->life || entry->subscriber != subscriber)
+        FAIL("event of type %u, user %u, of slot %d life %u subscriber %u has come to slot %d life %u subscriber %u", type,
+             (unsigned)(entry - ledger), entry->slot, entry->life, (unsigned)entry->subscriber, (int)(slot - slots),
+             slot->life, (unsigned)subscriber);
     if (entry->what == ANY_GENERATOR) {
         CHECK(type == LIBXL_EVENT_TYPE_DOMAIN_DEATH || type == LIBXL_EVENT_TYPE_DOMAIN_CREATED);
         return;
@@ -281,6 +291,52 @@ static void account(struct slot *slot, uint64_t subscriber, const libxl_event *e
     default:
         FAIL("event of type %u", type);
     }
+}
+
+/* Keeps an event back until its generator is to be quiet. Those of which the audit would wait for another stay. */
+static void come_late(struct slot *slot, uint64_t subscriber, const libxl_event *event)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct {
+        struct slot *slot;
+        uint64_t subscriber;
+        libxl_event event;
+    } kept[256];
+    static size_t count;
+    size_t i;
+
+    pthread_mutex_lock(&lock);
+    for (i = 0; i < count; i++)
+        if (entry_of(kept[i].event.for_user)->quiet)
+            enter_in_ledger(kept[i].slot, kept[i].subscriber, &kept[i].event);
+    if (event->type == LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN && count < COUNT(kept)) {
+        kept[count].slot = slot;
+        kept[count].subscriber = subscriber;
+        kept[count++].event = *event;
+    } else {
+        enter_in_ledger(slot, subscriber, event);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* An event has been given to somebody, and may be spoilt. */
+static void account(struct slot *slot, uint64_t subscriber, const libxl_event *event)
+{
+    bool death = event->type == LIBXL_EVENT_TYPE_DOMAIN_DEATH && entry_of(event->for_user)->what != ANY_GENERATOR;
+
+    if (spoil == LATE) {
+        come_late(slot, subscriber, event);
+        return;
+    }
+    if (spoil != NOTHING_SPOILT && death && one_in(SPOILT_ONE_IN)) {
+        if (spoil == LOSE)
+            return;
+        if (spoil == ASTRAY)
+            slot = &slots[(slot - slots + 1) % WAYS];
+        if (spoil == REPEAT)
+            enter_in_ledger(slot, subscriber, event);
+    }
+    enter_in_ledger(slot, subscriber, event);
 }
 
 static void take(struct slot *slot, uint64_t subscriber, libxl_event *event)
@@ -569,17 +625,23 @@ static void take_for_subscriber(struct slot *slot, int i, bool wait)
     waits_ended += rc == ERROR_ABORTED;
 }
 
-/* All that there is now, and can be had without a wait. */
-static void drain(struct slot *slot)
+/* All that is queued. */
+static void take_queued(struct slot *slot)
 {
     libxl_event *event;
     int i;
 
-    turn(slot, 0);
     while (libxl_event_check(slot->ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0)
         take(slot, 0, event);
     for (i = 0; i < SUBSCRIBERS; i++)
         take_for_subscriber(slot, i, false);
+}
+
+/* All that there is now, and can be had without a wait. */
+static void drain(struct slot *slot)
+{
+    turn(slot, 0);
+    take_queued(slot);
 }
 
 static void take_some(struct slot *slot)
@@ -964,13 +1026,27 @@ static void close_slot(struct slot *slot)
 }
 
 /*
- * With the slot for itself. Each generator whose domain has ended has its death, or gets it now; what was disabled says
- * nothing more from here on.
+ * With the slot for itself: those that are disabled say nothing more. With callbacks from here on; else when what was queued
+ * has been taken out, which takes no turn.
  */
-static void audit(struct slot *slot, bool reopen)
+static void silence(struct slot *slot)
 {
-    size_t i, kept = 0;
-    time_t begin = seconds();
+    size_t i;
+
+    for (i = 0; i < slot->listed; i++)
+        if (slot->list[i]->disabled && slot->way == CALLS_BACK && slot->list[i]->subscriber == 0)
+            slot->list[i]->quiet = true;
+    take_queued(slot);
+    for (i = 0; i < slot->listed; i++)
+        if (slot->list[i]->disabled)
+            slot->list[i]->quiet = true;
+}
+
+/* With the slot for itself. Each generator whose domain has ended has its death, or gets it now. */
+static void await_deaths(struct slot *slot)
+{
+    size_t i;
+    time_t begin = seconds(), patience = spoil == LOSE ? SPOILT_PATIENCE_S : PATIENCE_S;
     bool *ended = calloc(LIST_MAX, sizeof *ended);
 
     CHECK(ended != NULL);
@@ -987,37 +1063,46 @@ static void audit(struct slot *slot, bool reopen)
             drain(slot);
             if (entry->deaths)
                 break;
-            if (seconds() - begin > PATIENCE_S)
+            if (seconds() - begin > patience)
                 FAIL("slot %d: the death of domain %u, user %u, subscriber %u has not come", (int)(slot - slots),
                      domains[entry->domain].domid, (unsigned)(entry - ledger), (unsigned)entry->subscriber);
             pause_a_little();
         }
     }
     free(ended);
-    /* Twice: the first may leave something to a turn to come. */
-    drain(slot);
-    drain(slot);
+}
+
+/* With the slot for itself: what was promised until now has come, and what has ended has done so. */
+static void audit(struct slot *slot, bool reopen)
+{
+    size_t i, kept = 0;
+
+    silence(slot);
+    await_deaths(slot);
     for (i = 0; i < slot->listed; i++) {
         struct entry *entry = slot->list[i];
 
-        if (entry->disabled)
-            entry->quiet = true;
-        else if (entry->deaths && !reopen) {
-            disable(slot, entry);
-            entry->ended_by = 4;
-            entry->disabled = entry->quiet = true;
-        } else if (reopen) {
-            if (one_in(2))
-                disable(slot, entry);
-            entry->disabled = entry->quiet = true;
-        } else
-            slot->list[kept++] = entry;
+        if (entry->disabled || (reopen ? one_in(2) : !entry->deaths))
+            continue;
+        disable(slot, entry);
+        entry->ended_by = 4;
+        entry->disabled = true;
     }
+    silence(slot);
+    for (i = 0; i < slot->listed; i++)
+        if (!slot->list[i]->quiet)
+            slot->list[kept++] = slot->list[i];
     slot->listed = kept;
     if (reopen) {
         /* Not as others do it: whoever has xenstored held may wait for this slot, and who would restart it for them. */
         pthread_rwlock_rdlock(&daemon_lock);
         close_slot(slot);
+        /* Until here a neighbour's look may have found something for a callback. */
+        for (i = 0; i < slot->listed; i++) {
+            slot->list[i]->ended_by = 5;
+            slot->list[i]->disabled = slot->list[i]->quiet = true;
+        }
+        slot->listed = 0;
         open_slot(slot);
         let_daemon();
     }
@@ -1186,6 +1271,9 @@ TEST_WITH(sixteen_threads_and_every_event_accounted_for, COMMANDS_DOMAINS | NOT_
     int i, fds;
     unsigned n, told = 0;
 
+    for (n = 0; n < COUNT(spoil_names); n++)
+        if (same_string(getenv("STRESS_SPOIL") ? getenv("STRESS_SPOIL") : "", spoil_names[n]))
+            spoil = (enum spoil)n;
     /* The frame's limit is for tests that don't last. */
     alarm((unsigned)length + 3 * PATIENCE_S);
     log_quietly = true;
