@@ -153,6 +153,7 @@ impl Context {
 
     pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>, subject: Option<Subject>) -> Result<()> {
         self.register_in_gate(state)?;
+        self.forget_store_pointer();
         let store = state.store.take();
         let need_hypervisor = state.hypervisor.is_none();
         let wanted = state.wanted_domains(subject);
@@ -220,6 +221,7 @@ impl Context {
             neighbours::leave(&self.me);
             self.end_outage(state);
             let targets = state.targets.take();
+            self.forget_store_pointer();
             if let Some(mut store) = state.store.take() {
                 self.uninstall_store(&store);
                 let (store, result) = MutexGuard::unlocked(state, || {

@@ -482,6 +482,13 @@ impl Context {
         }
     }
 
+    /// Before the lock is given up for something that may close the connection: a child that is forked meanwhile would close
+    /// it once more. What it leaves open instead ends with an exec, or with that process.
+    fn forget_store_pointer(&self) {
+        self.inherited.store.store(std::ptr::null_mut(), Ordering::Relaxed);
+        self.inherited.hangup.store(-1, Ordering::Relaxed);
+    }
+
     fn remember_connections(&self, state: &State) {
         let store = state.store.as_ref();
         self.inherited.store.store(store.map_or(std::ptr::null_mut(), Store::raw), Ordering::Relaxed);
