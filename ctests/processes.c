@@ -3,7 +3,6 @@
  * What a process does besides calling us: it forks in all the ways there are, execs, ends while threads wait, and cancels
  * threads. (fork.c has libxl_postfork_child_noexec itself; signals.c the signals.)
  */
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -13,8 +12,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <xenstore.h>
 
 #include "harness/check.h"
 #include "harness/host.h"
@@ -227,81 +224,6 @@ TEST(a_context_that_the_parent_listens_with_is_refused_in_a_child_that_has_not_f
     enable(ctx, NOBODY, 2);
     stir();
     expect_death(ctx, NOBODY, 2);
-    close_context(ctx);
-}
-
-/* ---- a fork while libxenlight is at its handles ---- */
-
-/* libxentoolcore's list of handles: what each library puts there, with room for the list's own. */
-struct active_handle {
-    int (*restrict_to)(struct active_handle *handle, uint32_t domid);
-    void *links[2];
-};
-
-static __thread bool stays_in_xs_close;
-static atomic_bool has_the_list, may_go_on;
-
-/* The list's lock is held meanwhile. Nothing is restricted. */
-static int stay_with_the_list(struct active_handle *unused, uint32_t domid)
-{
-    (void)unused;
-    (void)domid;
-    has_the_list = true;
-    WAIT_UNTIL(may_go_on);
-    return -1;
-}
-
-/* libxenlight's xs_close comes by here. It takes that lock by itself, for a moment. */
-void xs_close(struct xs_handle *handle)
-{
-    void (*real)(struct xs_handle *), (*add)(struct active_handle *), (*take_out)(struct active_handle *);
-    int (*restrict_all)(uint32_t domid);
-
-    if (stays_in_xs_close) {
-        struct active_handle own = { stay_with_the_list, { NULL, NULL } };
-
-        *(void **)&add = dlsym(RTLD_DEFAULT, "xentoolcore__register_active_handle");
-        *(void **)&take_out = dlsym(RTLD_DEFAULT, "xentoolcore__deregister_active_handle");
-        *(void **)&restrict_all = dlsym(RTLD_DEFAULT, "xentoolcore_restrict_all");
-        CHECK(add && take_out && restrict_all);
-        stays_in_xs_close = false;
-        add(&own);
-        restrict_all(0);
-        take_out(&own);
-    }
-    *(void **)&real = dlsym(RTLD_NEXT, "xs_close");
-    real(handle);
-}
-
-static void *close_and_stay(void *ctx)
-{
-    stays_in_xs_close = true;
-    close_context(ctx);
-    return NULL;
-}
-
-static void forget_contexts(void *ctx)
-{
-    libxl_postfork_child_noexec(ctx);
-}
-
-/* Alone, the fork waits for whoever closes. Where libxenlight does, which may call the application, none can wait. */
-TEST(a_child_that_is_forked_while_libxenlight_closes_its_connection_can_forget_all_contexts)
-{
-    libxl_ctx *ctx = open_context();
-    pthread_t thread;
-
-    if (column == ALONE) {
-        close_context(ctx);
-        return;
-    }
-    enable(ctx, NOBODY, 1);
-    thread = start(close_and_stay, open_context());
-    WAIT_UNTIL(has_the_list);
-    CHECK_EQUAL(in_child(forget_contexts, ctx), 0);
-    may_go_on = true;
-    finish(thread);
-    expect_death(ctx, NOBODY, 1);
     close_context(ctx);
 }
 

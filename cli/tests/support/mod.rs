@@ -38,11 +38,12 @@ pub fn host() -> Host {
     Host::builder().library(folder().join("libxensim.so")).up().unwrap()
 }
 
-/// The command on a host.
+/// The command on a host. The signals that end it are as by default: who runs the tests in the background of a shell has had
+/// SIGINT ignored.
 pub fn on(host: &Host, arguments: &[&str]) -> Command {
     folder();
-    let mut command = host.command(env!("CARGO_BIN_EXE_xlevent"));
-    command.args(arguments);
+    let mut command = host.command("env");
+    command.args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_xlevent")]).args(arguments);
     command
 }
 

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A fork while another thread is opening or closing a connection: what the child's libxl_postfork_child_noexec finds then.
+ *
+ * The functions of libxenstore's that this program defines stand ahead of its own, and call them.
+ */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <xenstore.h>
+
+#include "harness/check.h"
+#include "harness/host.h"
+#include "harness/xl.h"
+
+/* libxentoolcore's list of handles: what each library puts there, with room for the list's own. */
+struct active_handle {
+    int (*restrict_to)(struct active_handle *handle, uint32_t domid);
+    void *links[2];
+};
+
+static __thread bool stays_in_xs_close, has_closed, stays_in_xs_watch;
+static atomic_bool has_the_list, is_watching, may_go_on;
+
+/* The list's lock is held meanwhile. Nothing is restricted. */
+static int stay_with_the_list(struct active_handle *unused, uint32_t domid)
+{
+    (void)unused;
+    (void)domid;
+    has_the_list = true;
+    WAIT_UNTIL(may_go_on);
+    return -1;
+}
+
+/* libxenlight's xs_close comes by here. It takes that lock by itself, for a moment. */
+void xs_close(struct xs_handle *handle)
+{
+    void (*real)(struct xs_handle *), (*add)(struct active_handle *), (*take_out)(struct active_handle *);
+    int (*restrict_all)(uint32_t domid);
+
+    if (stays_in_xs_close) {
+        struct active_handle own = { stay_with_the_list, { NULL, NULL } };
+
+        *(void **)&add = dlsym(RTLD_DEFAULT, "xentoolcore__register_active_handle");
+        *(void **)&take_out = dlsym(RTLD_DEFAULT, "xentoolcore__deregister_active_handle");
+        *(void **)&restrict_all = dlsym(RTLD_DEFAULT, "xentoolcore_restrict_all");
+        CHECK(add && take_out && restrict_all);
+        stays_in_xs_close = false;
+        add(&own);
+        restrict_all(0);
+        take_out(&own);
+    }
+    *(void **)&real = dlsym(RTLD_NEXT, "xs_close");
+    real(handle);
+    has_closed = true;
+}
+
+static void *close_and_stay(void *ctx)
+{
+    stays_in_xs_close = true;
+    close_context(ctx);
+    return NULL;
+}
+
+static void forget_contexts(void *ctx)
+{
+    libxl_postfork_child_noexec(ctx);
+}
+
+/* Alone, the fork waits for whoever closes. Where libxenlight does, which may call the application, none can wait. */
+TEST(a_child_that_is_forked_while_libxenlight_closes_its_connection_can_forget_all_contexts)
+{
+    libxl_ctx *ctx = open_context();
+    pthread_t thread;
+
+    if (column == ALONE) {
+        close_context(ctx);
+        return;
+    }
+    enable(ctx, NOBODY, 1);
+    CHECK_EQUAL(pthread_create(&thread, NULL, close_and_stay, open_context()), 0);
+    WAIT_UNTIL(has_the_list);
+    CHECK_EQUAL(in_child(forget_contexts, ctx), 0);
+    may_go_on = true;
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    expect_death(ctx, NOBODY, 1);
+    close_context(ctx);
+}
+
+bool xs_watch(struct xs_handle *handle, const char *path, const char *token)
+{
+    bool (*real)(struct xs_handle *, const char *, const char *);
+
+    if (stays_in_xs_watch && has_closed) {
+        stays_in_xs_watch = false;
+        is_watching = true;
+        WAIT_UNTIL(may_go_on);
+    }
+    *(void **)&real = dlsym(RTLD_NEXT, "xs_watch");
+    return real(handle, path, token);
+}
+
+static void *enable_and_stay(void *ctx)
+{
+    stays_in_xs_watch = true;
+    enable(ctx, NOBODY, 2);
+    return NULL;
+}
+
+/* The connection from before a restart is found to be dead by the next enable, which closes it and opens another. */
+TEST_WITH(a_child_that_is_forked_while_a_connection_is_replaced_leaves_the_old_one_alone,
+          COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    libxl_ctx *ctx = open_context();
+    libxl_evgen_domain_death *evgen = enable(ctx, NOBODY, 1);
+    pthread_t thread;
+
+    expect_death(ctx, NOBODY, 1);
+    libxl_evdisable_domain_death(ctx, evgen);
+    host_kill_xenstored();
+    host_start_xenstored();
+    CHECK_EQUAL(pthread_create(&thread, NULL, enable_and_stay, ctx), 0);
+    WAIT_UNTIL(is_watching);
+    CHECK_EQUAL(in_child(forget_contexts, ctx), 0);
+    may_go_on = true;
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    expect_death(ctx, NOBODY, 2);
+    close_context(ctx);
+}
