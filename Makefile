@@ -36,6 +36,10 @@ STAGED      = XLEVENT_LIB=$(abspath $(RELEASE))/libxlevent.so PKG_CONFIG_PATH=$(
 .DEFAULT_GOAL = all
 
 all: deps ## Build target/release/libxlevent.so and .a, and the command xlevent (default)
+	@$(MAKE) --no-print-directory build
+
+# With what there is: nothing is installed for it.
+build:
 	$(CARGO) build --release $(PACKAGES)
 	@$(MAKE) --no-print-directory -s $(PAGES)/done
 
@@ -142,6 +146,20 @@ uninstall: ## Remove what install has installed
 	rm -f "$(DESTDIR)$(bashdir)/xlevent" "$(DESTDIR)$(zshdir)/_xlevent" "$(DESTDIR)$(fishdir)/xlevent.fish"
 	-rmdir "$(DESTDIR)$(includedir)/xlevent" "$(DESTDIR)$(libdir)/xlevent"
 
+##@ Packages
+
+deb: deps-package ## Build Debian packages, without a network, and check them: target/deb/*.deb
+	@scripts/deb
+
+rpm: deps-package ## Build RPM packages, without a network, and check them: target/rpm/RPMS
+	@scripts/rpm
+
+test-packages: deps-package ## Build the Debian packages, install them into a clean Debian and use them there
+	@packaging/test
+
+deps-package:
+	@scripts/deps package
+
 # The simulated host, for tests and figures.
 xensim: deps
 	$(CARGO) build --release -p xensim -p xensim-preload
@@ -167,5 +185,5 @@ help: ## List all this
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm demo vm-shell bench bench-xen deps-bench report report-check install uninstall \
+.PHONY: all build deb rpm test-packages deps-package deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm demo vm-shell bench bench-xen deps-bench report report-check install uninstall \
     xensim stage headers readme clean help
