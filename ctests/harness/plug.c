@@ -108,11 +108,19 @@ static void *serve(void *arg)
 {
     struct backend *backend = arg;
     const struct plug *plug = &backend->plug;
+    int lines;
 
     WAIT_UNTIL(node_is(backend_node(plug, "state"), "5") && node_is(backend_node(plug, "online"), "0") &&
                (backend->manner != CLOSES_WHEN_CUT_OFF || !has_node(frontend_of(plug))));
+    lines = logged_by_libxl;
     if (backend->manner != VANISHES)
         put_node(backend_node(plug, "state"), "6");
+    /*
+     * libxenlight must have read that, or it fails: to it, a backend that has gone hasn't closed. It logs that something has
+     * happened, what it has read, and the same once more if that was still the state before; then that it goes on.
+     */
+    if (backend->manner == CLOSES_AND_VANISHES && column == REAL)
+        WAIT_UNTIL(logged_by_libxl >= lines + 4);
     if (backend->manner == VANISHES || backend->manner == CLOSES_AND_VANISHES)
         remove_node(backend_of(plug));
     free(backend);
