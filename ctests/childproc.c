@@ -778,14 +778,14 @@ DOMAIN_TEST(threads_fork_and_reap_their_own_while_events_flow)
         enable(ctx, FIRST + i, i);
     for (i = 0; i < FORKERS; i++) {
         forkers[i].ctx = ctx;
-        CHECK_EQUAL(pthread_create(&forkers[i].thread, NULL, fork_and_reap, &forkers[i]), 0);
+        forkers[i].thread = start_thread(fork_and_reap, &forkers[i]);
     }
     for (i = 0; i < DOMAINS; i++) {
         host_shutdown(FIRST + i, POWEROFF);
         expect_shutdown(ctx, FIRST + i, i, POWEROFF);
     }
     for (i = 0; i < FORKERS; i++) {
-        CHECK_EQUAL(pthread_join(forkers[i].thread, NULL), 0);
+        finish_thread(forkers[i].thread);
         CHECK_EQUAL(forkers[i].failures, 0);
     }
     expect_silence(ctx);
@@ -812,10 +812,10 @@ DOMAIN_TEST(children_of_many_threads_are_reaped_by_one_that_waits_for_events)
     libxl_childproc_setmode(application.ctx, &always, &application);
     enable(application.ctx, domid, 1);
     for (i = 0; i < FORKERS; i++)
-        CHECK_EQUAL(pthread_create(&threads[i], NULL, fork_and_leave, NULL), 0);
+        threads[i] = start_thread(fork_and_leave, NULL);
     poll_until_told(&application, FORKERS * FORKS);
     for (i = 0; i < FORKERS; i++)
-        CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
+        finish_thread(threads[i]);
     host_shutdown(domid, POWEROFF);
     expect_shutdown(application.ctx, domid, 1, POWEROFF);
     CHECK_EQUAL(application.told, FORKERS * FORKS);

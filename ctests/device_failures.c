@@ -173,9 +173,9 @@ TEST_WITH(a_script_is_told_to_end_when_its_operation_is_called_off, DEVICES)
     hanging = plug_disk();
     plug_script(&hanging, "trap 'exit 0' TERM; while :; do sleep 0.1; done");
     put_node(backend_node(&hanging, "state"), "6");
-    CHECK_EQUAL(pthread_create(&thread, NULL, abort_when_it_runs, NULL), 0);
+    thread = start_thread(abort_when_it_runs, NULL);
     CHECK_EQUAL(remove_now(ctx, &hanging, XLEVENT_FORCE_LATE), ERROR_ABORTED);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     CHECK(is_whole(&hanging));
     plug_script(&hanging, "exit 0");
     CHECK_EQUAL(remove_now(ctx, &hanging, XLEVENT_FORCE_LATE), 0);
@@ -244,9 +244,9 @@ TEST_WITH(operations_of_several_threads_end_once_each_also_when_they_are_called_
 
     shared = open_context();
     for (i = 0; i < THREADS; i++)
-        CHECK_EQUAL(pthread_create(&threads[i], NULL, remove_and_abort, NULL), 0);
+        threads[i] = start_thread(remove_and_abort, NULL);
     for (i = 0; i < THREADS; i++)
-        CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
+        finish_thread(threads[i]);
     CHECK_EQUAL(logged_errors, 0);
     close_context(shared);
 }

@@ -129,7 +129,7 @@ TEST_WITH(one_thread_may_wait_for_an_operation_and_another_for_events, DEVICES)
     int round;
 
     enable(ctx, last, 1);
-    CHECK_EQUAL(pthread_create(&thread, NULL, take_turns, ctx), 0);
+    thread = start_thread(take_turns, ctx);
     for (round = 0; round < 20; round++) {
         struct plug disk = plug_disk();
 
@@ -138,7 +138,7 @@ TEST_WITH(one_thread_may_wait_for_an_operation_and_another_for_events, DEVICES)
         CHECK(is_removed(&disk));
     }
     host_destroy(last);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     close_context(ctx);
 }
 

@@ -63,9 +63,9 @@ TEST_WITH(each_ejection_is_told_once_whatever_other_threads_do, COMMANDS_DOMAINS
     for (i = 0; i < TAKERS; i++) {
         last[i] = host_create();
         enable(ctx, last[i], 9);
-        CHECK_EQUAL(pthread_create(&takers[i], NULL, take_events, ctx), 0);
+        takers[i] = start_thread(take_events, ctx);
     }
-    CHECK_EQUAL(pthread_create(&changer, NULL, enable_and_disable, ctx), 0);
+    changer = start_thread(enable_and_disable, ctx);
     for (i = 0; i < EJECTIONS; i++) {
         eject(ejected);
         /* Nothing but noise, in between. */
@@ -74,11 +74,11 @@ TEST_WITH(each_ejection_is_told_once_whatever_other_threads_do, COMMANDS_DOMAINS
         /* One that nobody has taken yet would stand for the next too. */
         WAIT_UNTIL(__atomic_load_n(&taken, __ATOMIC_RELAXED) == i + 1);
     }
-    CHECK_EQUAL(pthread_join(changer, NULL), 0);
+    finish_thread(changer);
     for (i = 0; i < TAKERS; i++)
         host_destroy(last[i]);
     for (i = 0; i < TAKERS; i++)
-        CHECK_EQUAL(pthread_join(takers[i], NULL), 0);
+        finish_thread(takers[i]);
     CHECK_EQUAL(taken, EJECTIONS);
     expect_silence(ctx);
     close_context(ctx);

@@ -217,9 +217,9 @@ DOMAIN_TEST(a_signal_does_not_end_the_wait)
     enable(ctx, domid, 1);
     expect_silence(ctx);
     waiting_thread = pthread_self();
-    CHECK(pthread_create(&thread, NULL, signal_then_end, &domid) == 0);
+    thread = start_thread(signal_then_end, &domid);
     expect_death(ctx, domid, 1);
-    CHECK(pthread_join(thread, NULL) == 0);
+    finish_thread(thread);
     CHECK_EQUAL(signals, 5);
     close_context(ctx);
 }

@@ -746,7 +746,7 @@ STATE_TEST(generators_that_come_and_go_take_nothing_from_one_that_stays)
     shared.ctx = ctx;
     enable_states(ctx, LIBXL_DOMID_ANY, ALL & ~BIT(RUNNING), 1);
     for (i = 0; i < COUNT(threads); i++)
-        CHECK_EQUAL(pthread_create(&threads[i], NULL, come_and_go, NULL), 0);
+        threads[i] = start_thread(come_and_go, NULL);
     for (i = 0; i < ROUNDS; i++) {
         uint32_t domid = host_create();
 
@@ -758,7 +758,7 @@ STATE_TEST(generators_that_come_and_go_take_nothing_from_one_that_stays)
     }
     __atomic_store_n(&shared.ended, true, __ATOMIC_RELEASE);
     for (i = 0; i < COUNT(threads); i++)
-        CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
+        finish_thread(threads[i]);
     expect_silence_of_all(ctx, 1);
     close_context(ctx);
 }
@@ -776,9 +776,9 @@ STATE_TEST(a_thread_that_waits_already_is_told_by_a_generator_that_is_enabled_th
     pthread_t thread;
 
     shared.ctx = ctx;
-    CHECK_EQUAL(pthread_create(&thread, NULL, wait_for_created, &domid), 0);
+    thread = start_thread(wait_for_created, &domid);
     /* Whether it waits by then or not. */
     enable_states(ctx, LIBXL_DOMID_ANY, ALL, 1);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     close_context(ctx);
 }

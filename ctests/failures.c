@@ -283,7 +283,7 @@ DOMAIN_TEST(a_thread_in_event_wait_outlasts_a_restart)
     enable(waiting.ctx, waiting.domid, 1);
     expect_silence(waiting.ctx);
     host_settle();
-    CHECK_EQUAL(pthread_create(&thread, NULL, wait_for_death, NULL), 0);
+    thread = start_thread(wait_for_death, NULL);
     /* In a process that has nothing to read from xenstored. */
     for (i = 0; i < 20; i++)
         pause_a_little();
@@ -296,7 +296,7 @@ DOMAIN_TEST(a_thread_in_event_wait_outlasts_a_restart)
     expect_death(other, waiting.domid, 2);
     close_context(other);
     if (OURS("xenstored-restart")) {
-        CHECK_EQUAL(pthread_join(thread, NULL), 0);
+        finish_thread(thread);
         expect_silence(waiting.ctx);
         close_context(waiting.ctx);
     } else {

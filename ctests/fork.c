@@ -190,11 +190,11 @@ DOMAIN_TEST(a_fork_while_another_thread_waits_leaves_both_processes_working)
 
     enable(ctx, domid, 1);
     expect_silence(ctx);
-    CHECK_EQUAL(pthread_create(&thread, NULL, wait_for_its_end, ctx), 0);
+    thread = start_thread(wait_for_its_end, ctx);
     for (i = 0; i < 20; i++)
         CHECK_EQUAL(in_child(forget_and_begin_anew, ctx), 0);
     host_destroy(domid);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     close_context(ctx);
 }
 
@@ -220,11 +220,11 @@ TEST_WITH(a_fork_while_contexts_are_opened_and_closed_leaves_the_child_working,
     pthread_t thread;
     int i;
 
-    CHECK_EQUAL(pthread_create(&thread, NULL, open_and_close, NULL), 0);
+    thread = start_thread(open_and_close, NULL);
     for (i = 0; i < 30; i++)
         CHECK_EQUAL(in_child(forget_and_begin_anew, ctx), 0);
     stop = true;
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     close_context(ctx);
 }
 

@@ -80,11 +80,11 @@ TEST(a_child_that_is_forked_while_libxenlight_closes_its_connection_can_forget_a
         return;
     }
     enable(ctx, NOBODY, 1);
-    CHECK_EQUAL(pthread_create(&thread, NULL, close_and_stay, open_context()), 0);
+    thread = start_thread(close_and_stay, open_context());
     WAIT_UNTIL(has_the_list);
     CHECK_EQUAL(in_child(forget_contexts, ctx), 0);
     may_go_on = true;
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     expect_death(ctx, NOBODY, 1);
     close_context(ctx);
 }
@@ -131,11 +131,11 @@ TEST_WITH(a_child_that_is_forked_while_a_connection_is_replaced_leaves_the_old_o
     libxl_evdisable_domain_death(ctx, evgen);
     host_kill_xenstored();
     host_start_xenstored();
-    CHECK_EQUAL(pthread_create(&thread, NULL, enable_and_stay, ctx), 0);
+    thread = start_thread(enable_and_stay, ctx);
     WAIT_UNTIL(is_watching);
     CHECK_EQUAL(in_child(forget_contexts, ctx), 0);
     may_go_on = true;
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     expect_death(ctx, NOBODY, 2);
     close_context(ctx);
 }

@@ -214,7 +214,7 @@ TEST_WITH(a_guest_that_ejects_without_end_takes_no_memory, HOSTILE | NOT_UNDER_V
 
     snprintf(path, sizeof path, "%s", node(drive, "eject"));
     enable_eject(ctx, drive.domid, "hdc", 1);
-    CHECK_EQUAL(pthread_create(&thread, NULL, rage, &storm), 0);
+    thread = start_thread(rage, &storm);
     while (!__atomic_load_n(&storm.over, __ATOMIC_ACQUIRE)) {
         libxl_event *event;
 
@@ -227,7 +227,7 @@ TEST_WITH(a_guest_that_ejects_without_end_takes_no_memory, HOSTILE | NOT_UNDER_V
         if (events < 100)
             before = kilobytes();
     }
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     after = kilobytes();
     CHECK_EQUAL(xlevent_stats(ctx, &stats, sizeof stats), 0);
     printf("FIGURE ejections written %lu, told %lu, most queued at once %llu, memory %lu -> %lu KiB\n", storm.times, events,
@@ -281,7 +281,7 @@ TEST_WITH(a_storm_of_one_guest_keeps_no_event_of_anothers_back, HOSTILE)
     enable_eject(ctx, drive.domid, "hdc", 1);
     enable_eject(ctx, other.domid, "hdc", 2);
     enable(ctx, domid, 3);
-    CHECK_EQUAL(pthread_create(&thread, NULL, rage, &storm), 0);
+    thread = start_thread(rage, &storm);
     libxl_event_free(ctx, wait_event(ctx));
     eject(other);
     host_destroy(domid);
@@ -293,7 +293,7 @@ TEST_WITH(a_storm_of_one_guest_keeps_no_event_of_anothers_back, HOSTILE)
         libxl_event_free(ctx, event);
     }
     __atomic_store_n(&storm.over, 1, __ATOMIC_RELEASE);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     close_context(ctx);
 }
 
@@ -344,14 +344,14 @@ TEST_WITH(a_driver_domain_that_never_comes_to_rest_is_not_waited_for, HOSTILE | 
 
     log_quietly = true;
     snprintf(path, sizeof path, "%s", backend_node(&plug, "state"));
-    CHECK_EQUAL(pthread_create(&thread, NULL, rage, &storm), 0);
+    thread = start_thread(rage, &storm);
     CHECK_EQUAL(begin_removal(ctx, &plug, XLEVENT_FORCE_NEVER, &how), 0);
     rc = await_end(ctx, &note);
     /* It was told to close and never did; or it kept that from being written down. */
     CHECK(rc == ERROR_TIMEDOUT || rc == ERROR_FAIL);
     CHECK(is_whole(&plug));
     __atomic_store_n(&storm.over, 1, __ATOMIC_RELEASE);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     CHECK_AT_MOST(kilobytes(), before + 8192);
     /* When it has come to rest, it can be removed. */
     put_node(path, "4");

@@ -139,9 +139,9 @@ TEST_WITH(it_is_readable_once_for_an_event_that_stays, COMMANDS_DOMAINS | NOT_FO
     get_fd(ctx);
     enable(ctx, NOBODY, 1);
     enable(ctx, domid, 2);
-    CHECK_EQUAL(pthread_create(&thread, NULL, wait_for_a_shutdown, ctx), 0);
+    thread = start_thread(wait_for_a_shutdown, ctx);
     host_shutdown(domid, POWEROFF);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     /* That thread has done all the work, and left an event. */
     await_readable(ctx);
     CHECK_EQUAL(dispatch(ctx, no_handlers), 0);

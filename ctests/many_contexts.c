@@ -469,7 +469,7 @@ static void start_waiters(void)
         enable(waiters[i].ctx, 0, 0);
     }
     for (i = 0; i < WAITERS; i++)
-        CHECK_EQUAL(pthread_create(&waiters[i].thread, NULL, wait_for_one_after_the_other, &waiters[i]), 0);
+        waiters[i].thread = start_thread(wait_for_one_after_the_other, &waiters[i]);
 }
 
 /* Domains end as soon as they are watched, until all have; `each_round` is called once for each of a thread's. */
@@ -497,7 +497,7 @@ static void join_waiters(void)
     uint32_t i;
 
     for (i = 0; i < WAITERS; i++)
-        CHECK_EQUAL(pthread_join(waiters[i].thread, NULL), 0);
+        finish_thread(waiters[i].thread);
     for (i = 0; i < WAITERS; i++)
         expect_silence(waiters[i].ctx);
     for (i = 0; i < WAITERS; i++)
@@ -544,11 +544,11 @@ DOMAIN_TEST(threads_with_contexts_of_their_own_miss_nothing_while_others_come_an
 
     start_waiters();
     for (i = 0; i < COUNT(others); i++)
-        CHECK_EQUAL(pthread_create(&others[i], NULL, open_and_close, NULL), 0);
+        others[i] = start_thread(open_and_close, NULL);
     end_what_is_watched(until_some_have_come_and_gone);
     stop = true;
     for (i = 0; i < COUNT(others); i++)
-        CHECK_EQUAL(pthread_join(others[i], NULL), 0);
+        finish_thread(others[i]);
     join_waiters();
     CHECK_EQUAL(count_fds(), fds);
     CHECK_EQUAL(count_threads(), threads);

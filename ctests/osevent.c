@@ -707,7 +707,7 @@ static void event_for_the_daemon(void *user, libxl_event *event)
     end = malloc(sizeof *end);
     CHECK(end != NULL);
     *end = (struct end){ daemon, event };
-    CHECK_EQUAL(pthread_create(&thread, NULL, deal_with_an_end, end), 0);
+    thread = start_thread(deal_with_an_end, end);
     CHECK_EQUAL(pthread_detach(thread), 0);
 }
 
@@ -745,7 +745,7 @@ DOMAIN_TEST(a_daemon_with_hooks_callbacks_and_threads_watches_as_libvirtd)
     libxl_event_register_callbacks(daemon.loop->ctx, &callbacks, &daemon);
     libxl_childproc_setmode(daemon.loop->ctx, &childproc, &daemon);
     control = enable(daemon.loop->ctx, 0, 0);
-    CHECK_EQUAL(pthread_create(&thread, NULL, run_daemon_loop, &daemon), 0);
+    thread = start_thread(run_daemon_loop, &daemon);
     for (i = FIRST; i < FIRST + DOMAINS; i++) {
         host_create_at(i);
         pthread_mutex_lock(&daemon.lock);
@@ -757,7 +757,7 @@ DOMAIN_TEST(a_daemon_with_hooks_callbacks_and_threads_watches_as_libvirtd)
     host_shutdown_many(FIRST + DOMAINS - 5, 5, POWEROFF);
     WAIT_UNTIL(ends_of(&daemon) == DOMAINS);
     __atomic_store_n(&daemon.stop, true, __ATOMIC_RELAXED);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     for (i = FIRST; i < FIRST + DOMAINS; i++)
         CHECK(daemon.evgens[i] == NULL);
     libxl_evdisable_domain_death(daemon.loop->ctx, control);

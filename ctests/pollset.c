@@ -365,7 +365,7 @@ TEST_OF_OURS(what_another_thread_registers_is_waited_for_at_once)
         told_count = 0;
         shared_set = played_set();
         feed(pair[1]);
-        CHECK_EQUAL(pthread_create(&thread, NULL, register_while_another_waits, NULL), 0);
+        thread = start_thread(register_while_another_waits, NULL);
         while (!fd_told || !timeout_told) {
             char byte;
 
@@ -377,7 +377,7 @@ TEST_OF_OURS(what_another_thread_registers_is_waited_for_at_once)
             if (fd_told)
                 recv(pair[0], &byte, 1, MSG_DONTWAIT);
         }
-        CHECK_EQUAL(pthread_join(thread, NULL), 0);
+        finish_thread(thread);
         xlevent_pollset_free(shared_set);
     }
 }

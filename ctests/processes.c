@@ -19,22 +19,6 @@
 
 extern char **environ;
 
-static pthread_t start(void *(*body)(void *), void *arg)
-{
-    pthread_t thread;
-
-    CHECK_EQUAL(pthread_create(&thread, NULL, body, arg), 0);
-    return thread;
-}
-
-static void *finish(pthread_t thread)
-{
-    void *result;
-
-    CHECK_EQUAL(pthread_join(thread, &result), 0);
-    return result;
-}
-
 /* Watches a missing domain, and waits for its death, on a context of its own. */
 static void use_a_new_context(void)
 {
@@ -133,7 +117,7 @@ static void start_busy(libxl_ctx *ctx)
 
     stop = false;
     for (i = 0; i < COUNT(busy); i++)
-        busy_threads[i] = start(busy[i], ctx);
+        busy_threads[i] = start_thread(busy[i], ctx);
     for (i = 0; i < COUNT(busy); i++)
         WAIT_UNTIL(rounds[i] > 3);
 }
@@ -144,10 +128,10 @@ static void stop_busy(libxl_ctx *ctx)
 
     stop = true;
     for (i = 1; i < COUNT(busy); i++)
-        finish(busy_threads[i]);
+        finish_thread(busy_threads[i]);
     /* It may have been woken by none of theirs. */
     enable(ctx, NOBODY, 2);
-    finish(busy_threads[0]);
+    finish_thread(busy_threads[0]);
 }
 
 /* ---- fork ---- */
@@ -502,9 +486,9 @@ static void have_threads_wait(void)
     at_exit = open_context();
     enable(at_exit, 0, 1);
     enable(other, 0, 1);
-    start(wait_for_ever, other);
+    start_thread(wait_for_ever, other);
     if (column != REAL)
-        start(wait_for_ever, at_exit);
+        start_thread(wait_for_ever, at_exit);
     pause_a_little();
 }
 
@@ -610,7 +594,7 @@ static void exit_from_a_thread_while_main_waits(void *unused)
 {
     (void)unused;
     have_threads_wait();
-    start(exit_from_a_thread_now, NULL);
+    start_thread(exit_from_a_thread_now, NULL);
     wait_for_ever(at_exit);
 }
 
@@ -689,7 +673,7 @@ TEST(the_destructors_of_a_threads_variables_may_call_the_library)
     libxl_ctx *ctx = open_context();
 
     CHECK_EQUAL(pthread_key_create(&key, use_it_at_the_end), 0);
-    finish(start(use_it_and_end, ctx));
+    finish_thread(start_thread(use_it_and_end, ctx));
     CHECK_EQUAL(destructions, 3);
     close_context(ctx);
 }
@@ -725,12 +709,12 @@ static void cancel_one_that_waits(void *unused)
 
     (void)unused;
     enable(ctx, 0, 1);
-    thread = start(wait_and_be_cancelled, ctx);
+    thread = start_thread(wait_and_be_cancelled, ctx);
     WAIT_UNTIL(cancelled_id && sleeps_in(cancelled_id, SYS_poll));
     CHECK_EQUAL(pthread_cancel(thread), 0);
     if (column != REAL)
         enable(ctx, NOBODY, 2);
-    CHECK(finish(thread) == PTHREAD_CANCELED);
+    CHECK(finish_thread(thread) == PTHREAD_CANCELED);
     CHECK_EQUAL(came_back, column != REAL);
     enable(ctx, NOBODY, 3);
     stir();

@@ -14,19 +14,6 @@
 #include "harness/host.h"
 #include "harness/xl.h"
 
-static pthread_t start(void *(*body)(void *), void *arg)
-{
-    pthread_t thread;
-
-    CHECK_EQUAL(pthread_create(&thread, NULL, body, arg), 0);
-    return thread;
-}
-
-static void finish(pthread_t thread)
-{
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
-}
-
 /* ---- storms ---- */
 
 static atomic_long caught[NSIG];
@@ -106,9 +93,9 @@ static void weather_a_storm(void *flags)
         fetchers[i] = (struct fetcher){ .ctx = open_context(), .polls = i % 2 };
         for (j = 0; j < DOMAINS; j++)
             enable(fetchers[i].ctx, FIRST + (uint32_t)j, j);
-        targets[i] = start(fetch, &fetchers[i]);
+        targets[i] = start_thread(fetch, &fetchers[i]);
     }
-    sender = start(send_signals, NULL);
+    sender = start_thread(send_signals, NULL);
     CHECK_EQUAL(setitimer(ITIMER_REAL, &often, NULL), 0);
     for (i = 0; i < DOMAINS; i++) {
         for (j = 0; j < COUNT(storm); j++) {
@@ -120,9 +107,9 @@ static void weather_a_storm(void *flags)
     }
     WAIT_UNTIL(done == COUNT(targets));
     stop = true;
-    finish(sender);
+    finish_thread(sender);
     for (i = 0; i < COUNT(targets); i++) {
-        finish(targets[i]);
+        finish_thread(targets[i]);
         close_context(fetchers[i].ctx);
     }
 }
@@ -164,8 +151,8 @@ TEST(a_thread_with_all_signals_blocked_is_served_and_keeps_them_blocked)
     pthread_t thread;
 
     enable(ctx, NOBODY, 1);
-    thread = start(with_all_blocked, ctx);
-    finish(thread);
+    thread = start_thread(with_all_blocked, ctx);
+    finish_thread(thread);
     close_context(ctx);
 }
 
@@ -247,12 +234,12 @@ TEST(a_handler_of_SIGPIPE_stays_while_threads_talk_to_xenstored)
         handle(SIGPIPE, 0);
         stop = false;
         for (i = 0; i < THREADS; i++)
-            threads[i] = start(enable_and_disable, NULL);
+            threads[i] = start_thread(enable_and_disable, NULL);
         for (i = 0; i < 30; i++)
             pause_a_little();
         stop = true;
         for (i = 0; i < THREADS; i++)
-            finish(threads[i]);
+            finish_thread(threads[i]);
         if (OURS("sigpipe-kept"))
             CHECK(sigpipe_is_ours());
         else if (!sigpipe_is_ours())

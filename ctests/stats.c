@@ -527,7 +527,7 @@ TEST_WITH(snapshots_from_another_thread_are_whole, COMMANDS_DOMAINS | NOT_FOR_LI
     shared.ctx = open_context();
     host_create_many(FIRST, DOMAINS);
     for (i = 0; i < COUNT(threads); i++)
-        CHECK_EQUAL(pthread_create(&threads[i], NULL, look_again_and_again, NULL), 0);
+        threads[i] = start_thread(look_again_and_again, NULL);
     watch_domains(shared.ctx, FIRST, DOMAINS);
     for (i = 0; i < DOMAINS; i++) {
         host_destroy(FIRST + i);
@@ -535,7 +535,7 @@ TEST_WITH(snapshots_from_another_thread_are_whole, COMMANDS_DOMAINS | NOT_FOR_LI
     }
     __atomic_store_n(&shared.ended, true, __ATOMIC_RELEASE);
     for (i = 0; i < COUNT(threads); i++)
-        CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
+        finish_thread(threads[i]);
     CHECK_EQUAL(stats_of(shared.ctx).events_domain_death, DOMAINS);
     close_context(shared.ctx);
 }

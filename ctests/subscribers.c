@@ -77,19 +77,6 @@ static void expect_nothing_for(libxl_ctx *ctx, subscriber *who)
     CHECK(event == UNTOUCHED);
 }
 
-static pthread_t start(void *(*body)(void *), void *arg)
-{
-    pthread_t thread;
-
-    CHECK_EQUAL(pthread_create(&thread, NULL, body, arg), 0);
-    return thread;
-}
-
-static void finish(pthread_t thread)
-{
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
-}
-
 /* ---- whose an event is ---- */
 
 TEST_WITH(of_one_domain_each_gets_the_events_that_it_has_asked_for, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
@@ -210,7 +197,7 @@ TEST_OF_OURS(not_even_the_first_event_goes_to_a_thread_that_waits_for_all_of_the
 {
     libxl_ctx *ctx = open_context();
     subscriber *who = subscribe(ctx);
-    pthread_t thread = start(wait_for_anything, ctx);
+    pthread_t thread = start_thread(wait_for_anything, ctx);
     libxl_ev_user i;
 
     for (i = 0; i < 300; i++) {
@@ -220,7 +207,7 @@ TEST_OF_OURS(not_even_the_first_event_goes_to_a_thread_that_waits_for_all_of_the
         libxl_evdisable_domain_death(ctx, evgen);
     }
     CHECK_EQUAL(xlevent_wait_cancel(ctx), 0);
-    finish(thread);
+    finish_thread(thread);
     close_context(ctx);
 }
 
@@ -335,18 +322,18 @@ static void *use(void *arg)
 TEST_OF_OURS(many_that_come_and_go_each_get_theirs)
 {
     libxl_ctx *ctx = open_context();
-    pthread_t threads[SUBSCRIBERS], own = start(wait_for_anything, ctx);
+    pthread_t threads[SUBSCRIBERS], own = start_thread(wait_for_anything, ctx);
     struct user_of_a_context users[SUBSCRIBERS];
     size_t i;
 
     for (i = 0; i < SUBSCRIBERS; i++) {
         users[i] = (struct user_of_a_context){ ctx, i };
-        threads[i] = start(use, &users[i]);
+        threads[i] = start_thread(use, &users[i]);
     }
     for (i = 0; i < SUBSCRIBERS; i++)
-        finish(threads[i]);
+        finish_thread(threads[i]);
     CHECK_EQUAL(xlevent_wait_cancel(ctx), 0);
-    finish(own);
+    finish_thread(own);
     CHECK_EQUAL(logged_errors, 0);
     close_context(ctx);
 }
@@ -375,17 +362,17 @@ TEST_OF_OURS(a_subscribers_wait_is_called_off_and_no_other)
     int round;
 
     for (round = 0; round < 100; round++) {
-        pthread_t own = start(wait_for_anything, ctx), first = start(wait_for_the_end, &one),
-                  second = start(wait_for_the_end, &other);
+        pthread_t own = start_thread(wait_for_anything, ctx), first = start_thread(wait_for_the_end, &one),
+                  second = start_thread(wait_for_the_end, &other);
 
         if (round % 2)
             pause_a_little();
         CHECK_EQUAL(xlevent_subscriber_wait_cancel(ctx, one.who), 0);
-        finish(first);
+        finish_thread(first);
         CHECK_EQUAL(xlevent_wait_cancel(ctx), 0);
-        finish(own);
+        finish_thread(own);
         CHECK_EQUAL(xlevent_subscriber_wait_cancel(ctx, other.who), 0);
-        finish(second);
+        finish_thread(second);
     }
     close_context(ctx);
 }
@@ -446,18 +433,18 @@ TEST_OF_OURS(freeing_a_subscriber_ends_its_waits_and_no_others)
     log_quietly = true;
     for (round = 0; round < 50; round++) {
         struct waiting waiting = { ctx, subscribe(ctx), ERROR_INVAL };
-        pthread_t threads[3], own = start(wait_for_anything, ctx);
+        pthread_t threads[3], own = start_thread(wait_for_anything, ctx);
         size_t i;
 
         for (i = 0; i < COUNT(threads); i++)
-            threads[i] = start(wait_for_the_end, &waiting);
+            threads[i] = start_thread(wait_for_the_end, &waiting);
         if (round % 2)
             pause_a_little();
         unsubscribe(ctx, waiting.who);
         for (i = 0; i < COUNT(threads); i++)
-            finish(threads[i]);
+            finish_thread(threads[i]);
         CHECK_EQUAL(xlevent_wait_cancel(ctx), 0);
-        finish(own);
+        finish_thread(own);
     }
     close_context(ctx);
 }
@@ -484,7 +471,7 @@ TEST_OF_OURS(what_is_enabled_while_a_subscriber_is_freed_is_nobody_elses)
     log_quietly = true;
     for (round = 0; round < 50; round++) {
         struct waiting waiting = { ctx, subscribe(ctx), 0 };
-        pthread_t thread = start(enable_again_and_again, &waiting);
+        pthread_t thread = start_thread(enable_again_and_again, &waiting);
         subscriber *next;
 
         if (round % 2)
@@ -492,7 +479,7 @@ TEST_OF_OURS(what_is_enabled_while_a_subscriber_is_freed_is_nobody_elses)
         unsubscribe(ctx, waiting.who);
         /* In the place of the other, if it is free. */
         next = subscribe(ctx);
-        finish(thread);
+        finish_thread(thread);
         expect_nothing_for(ctx, next);
         unsubscribe(ctx, next);
         CHECK_EQUAL(xlevent_stats(ctx, &stats, sizeof stats), 0);
@@ -541,10 +528,10 @@ TEST_OF_OURS(what_a_predicate_looks_at_is_not_freed_with_its_subscriber)
     enable_for(ctx, seen.waiting.who, NOBODY, 5);
     enable(ctx, NOBODY, 6);
     expect_death(ctx, NOBODY, 6);
-    thread = start(look, NULL);
+    thread = start_thread(look, NULL);
     WAIT_UNTIL(seen.looked_at);
     unsubscribe(ctx, seen.waiting.who);
-    finish(thread);
+    finish_thread(thread);
     close_context(ctx);
 }
 

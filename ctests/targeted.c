@@ -47,7 +47,7 @@ static uint64_t looks_while_others_end(libxl_ctx *ctx, bool each_must_wake)
     expect_silence(ctx);
     asked = host_lists_asked();
     waited_for = ctx;
-    CHECK_EQUAL(pthread_create(&thread, NULL, wait_for_event, NULL), 0);
+    thread = start_thread(wait_for_event, NULL);
     for (i = 0; i < OTHERS; i++) {
         uint64_t before = host_lists_asked();
 
@@ -59,7 +59,7 @@ static uint64_t looks_while_others_end(libxl_ctx *ctx, bool each_must_wake)
             usleep(2000); /* Who is woken by mistake gets the time to be counted. */
     }
     host_shutdown(domid, CRASH);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    finish_thread(thread);
     check_shutdown(waited_event, domid, 1, CRASH);
     libxl_event_free(ctx, waited_event);
     return host_lists_asked() - asked;
@@ -386,7 +386,7 @@ TARGETED_TEST(nothing_is_lost_or_told_twice_while_it_moves_between_few_and_many)
             ending[i] = enable(ctx, FIRST + i, i);
         if (round % 2)
             expect_silence(ctx);
-        CHECK_EQUAL(pthread_create(&thread, NULL, end_them, &count), 0);
+        thread = start_thread(end_them, &count);
         for (swing = 0; swing < 3 || told < count; swing++) {
             libxl_event *event;
 
@@ -410,7 +410,7 @@ TARGETED_TEST(nothing_is_lost_or_told_twice_while_it_moves_between_few_and_many)
                 told++;
             }
         }
-        CHECK_EQUAL(pthread_join(thread, NULL), 0);
+        finish_thread(thread);
         expect_silence(ctx);
         for (i = 0; i < count; i++) {
             libxl_evdisable_domain_death(ctx, ending[i]);
@@ -448,16 +448,16 @@ TARGETED_TEST(threads_may_move_it_together)
     host_create_many(FIRST, 10 * THREADS);
     host_create_at(last);
     enable(waited_for, last, 1);
-    CHECK_EQUAL(pthread_create(&waiter, NULL, wait_for_event, NULL), 0);
+    waiter = start_thread(wait_for_event, NULL);
     for (i = 0; i < THREADS; i++) {
         firsts[i] = FIRST + 10 * i;
-        CHECK_EQUAL(pthread_create(&threads[i], NULL, come_and_go, &firsts[i]), 0);
+        threads[i] = start_thread(come_and_go, &firsts[i]);
     }
     for (i = 0; i < THREADS; i++)
-        CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
+        finish_thread(threads[i]);
     WAIT_UNTIL(domain_watches() == 1 && release_watches() == 0);
     host_destroy(last);
-    CHECK_EQUAL(pthread_join(waiter, NULL), 0);
+    finish_thread(waiter);
     check_death(waited_event, last, 1);
     libxl_event_free(waited_for, waited_event);
     expect_silence(waited_for);

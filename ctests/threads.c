@@ -15,19 +15,6 @@
 #include "harness/host.h"
 #include "harness/xl.h"
 
-static pthread_t start(void *(*body)(void *), void *arg)
-{
-    pthread_t thread;
-
-    CHECK_EQUAL(pthread_create(&thread, NULL, body, arg), 0);
-    return thread;
-}
-
-static void finish(pthread_t thread)
-{
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
-}
-
 /* Until the threads have counted this far. */
 static void wait_for_count(atomic_size_t *count, size_t wanted)
 {
@@ -48,7 +35,7 @@ static void finish_stirring(pthread_t thread)
         stir();
         pause_a_little();
     }
-    finish(thread);
+    finish_thread(thread);
 }
 
 static atomic_bool stop;
@@ -143,7 +130,7 @@ static void start_waiters(struct waiter *waiters, size_t how_many, libxl_ctx *ct
     *count = 0;
     for (i = 0; i < how_many; i++) {
         waiters[i] = (struct waiter){ .ctx = ctx, .count = count };
-        waiters[i].thread = start(wait_for_one, &waiters[i]);
+        waiters[i].thread = start_thread(wait_for_one, &waiters[i]);
     }
     for (i = 0; i < how_many; i++)
         WAIT_UNTIL(is_asleep(&waiters[i]));
@@ -188,8 +175,8 @@ DOMAIN_TEST(two_threads_that_wait_get_one_each_of_two_events_of_one_look)
             seen_stuck |= count == 1 && is_stuck(&waiters[!waiters[1].done]) && queued(ctx) == 1;
         }
         wait_for_count(&count, 2);
-        finish(waiters[0].thread);
-        finish(waiters[1].thread);
+        finish_thread(waiters[0].thread);
+        finish_thread(waiters[1].thread);
         CHECK_EQUAL(waiters[0].got + waiters[1].got, 3);
         first += 2;
     } while (!seen_stuck && !OURS("two-waiters"));
@@ -217,7 +204,7 @@ DOMAIN_TEST(each_event_goes_to_exactly_one_of_many_threads_that_wait)
     }
     wait_for_count(&count, THREADS);
     for (i = 0; i < THREADS; i++) {
-        finish(waiters[i].thread);
+        finish_thread(waiters[i].thread);
         CHECK(waiters[i].got < THREADS);
         CHECK(!seen[waiters[i].got]);
         seen[waiters[i].got] = true;
@@ -235,12 +222,12 @@ static void serve_one_that_waits_already(void *(*body)(void *))
     uint32_t domid = host_create();
 
     waiter.ctx = ctx, waiter.count = &count;
-    waiter.thread = start(body, &waiter);
+    waiter.thread = start_thread(body, &waiter);
     WAIT_UNTIL(is_asleep(&waiter));
     enable(ctx, domid, 1);
     host_destroy(domid);
     if (OURS("enable-wakes")) {
-        finish(waiter.thread);
+        finish_thread(waiter.thread);
         CHECK_EQUAL(waiter.got, 1);
         expect_silence(ctx);
         close_context(ctx);
@@ -273,16 +260,16 @@ TEST(what_another_thread_enables_wakes_the_one_that_waits)
 
     enable(ctx, NOBODY, 1);
     expect_death(ctx, NOBODY, 1);
-    thread = start(enable_nobody, ctx);
+    thread = start_thread(enable_nobody, ctx);
     if (!OURS("enable-looks")) {
-        finish(thread);
+        finish_thread(thread);
         stir();
     }
     CHECK_EQUAL(libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, is_for_user, &user), 0);
     check_death(event, NOBODY + 1, 2);
     libxl_event_free(ctx, event);
     if (OURS("enable-looks"))
-        finish(thread);
+        finish_thread(thread);
     close_context(ctx);
 }
 
@@ -342,7 +329,7 @@ DOMAIN_TEST(an_event_that_a_thread_in_event_wait_finds_and_leaves_wakes_the_loop
     enable(ctx, NOBODY, 1);
     expect_death(ctx, NOBODY, 1);
     waiter.ctx = ctx;
-    start(wait_for_nothing, &waiter);
+    start_thread(wait_for_nothing, &waiter);
     for (i = 0; i < 20; i++) {
         struct polled polled;
         libxl_event *event;
@@ -392,16 +379,16 @@ DOMAIN_TEST(an_event_that_the_loop_finds_and_leaves_wakes_a_thread_in_event_wait
     host_create_many(FIRST, ROUNDS);
     for (i = 0; i < ROUNDS; i++)
         enable(ctx, FIRST + i, i);
-    loop = start(poll_until_stopped, ctx);
+    loop = start_thread(poll_until_stopped, ctx);
     for (i = 0; i < ROUNDS; i++) {
         start_waiters(&waiter, 1, ctx, &count);
         host_destroy(FIRST + i);
         wait_for_count(&count, 1);
-        finish(waiter.thread);
+        finish_thread(waiter.thread);
         CHECK_EQUAL(waiter.got, i);
     }
     stop = true;
-    finish(loop);
+    finish_thread(loop);
     expect_silence(ctx);
     close_context(ctx);
 }
@@ -456,7 +443,7 @@ DOMAIN_TEST(many_threads_fetch_the_deaths_of_many_domains_each_once)
     for (i = 0; i < DOMAINS; i++)
         enable(ctx, FIRST + i, i + 0x10000);
     for (i = 0; i < THREADS; i++)
-        threads[i] = start(fetch_until_stopped, ctx);
+        threads[i] = start_thread(fetch_until_stopped, ctx);
     for (i = 0; i < DOMAINS; i += 20)
         host_destroy_many(FIRST + i, 20);
     wait_for_count(&total_deaths, DOMAINS);
@@ -506,7 +493,7 @@ DOMAIN_TEST(threads_with_predicates_get_what_they_want_and_nothing_else)
     for (i = 0; i < THREADS; i++) {
         choosers[i] = (struct chooser){ ctx, 0, i, FIRST + i, &got_shutdown, &got_death };
         enable(ctx, FIRST + i, i);
-        choosers[i].thread = start(choose, &choosers[i]);
+        choosers[i].thread = start_thread(choose, &choosers[i]);
     }
     host_shutdown_many(FIRST, THREADS, REBOOT);
     wait_for_count(&got_shutdown, THREADS);
@@ -514,7 +501,7 @@ DOMAIN_TEST(threads_with_predicates_get_what_they_want_and_nothing_else)
         host_destroy(FIRST + i);
     wait_for_count(&got_death, THREADS);
     for (i = 0; i < THREADS; i++)
-        finish(choosers[i].thread);
+        finish_thread(choosers[i].thread);
     expect_silence(ctx);
     close_context(ctx);
 }
@@ -578,10 +565,10 @@ DOMAIN_TEST(threads_that_wait_poll_and_check_share_the_events)
     host_create_many(FIRST, DOMAINS);
     for (i = 0; i < DOMAINS; i++)
         enable(ctx, FIRST + i, 2);
-    threads[0] = start(fetch_by_polling, ctx);
-    threads[1] = start(fetch_by_polling, ctx);
-    threads[2] = start(fetch_by_checking, ctx);
-    threads[3] = start(wait_for_a_shutdown, ctx);
+    threads[0] = start_thread(fetch_by_polling, ctx);
+    threads[1] = start_thread(fetch_by_polling, ctx);
+    threads[2] = start_thread(fetch_by_checking, ctx);
+    threads[3] = start_thread(wait_for_a_shutdown, ctx);
     for (i = 0; i < DOMAINS; i += 10)
         host_destroy_many(FIRST + i, 10);
     wait_for_count(&total_deaths, DOMAINS);
@@ -589,7 +576,7 @@ DOMAIN_TEST(threads_that_wait_poll_and_check_share_the_events)
     finish_stirring(threads[3]);
     stop = true;
     for (i = 0; i < 3; i++)
-        finish(threads[i]);
+        finish_thread(threads[i]);
     check_deaths(FIRST, DOMAINS);
     close_context(ctx);
 }
@@ -625,16 +612,16 @@ DOMAIN_TEST(enabling_and_disabling_in_some_threads_takes_nothing_from_others)
     host_create_many(FIRST, DOMAINS);
     for (i = 0; i < DOMAINS; i++)
         enable(ctx, FIRST + i, 2);
-    threads[0] = start(enable_and_disable, ctx);
-    threads[1] = start(enable_and_disable, ctx);
-    threads[2] = start(fetch_by_polling, ctx);
-    threads[3] = start(fetch_by_polling, ctx);
+    threads[0] = start_thread(enable_and_disable, ctx);
+    threads[1] = start_thread(enable_and_disable, ctx);
+    threads[2] = start_thread(fetch_by_polling, ctx);
+    threads[3] = start_thread(fetch_by_polling, ctx);
     for (i = 0; i < DOMAINS; i += 10)
         host_destroy_many(FIRST + i, 10);
     wait_for_count(&total_deaths, DOMAINS);
     stop = true;
     for (i = 0; i < COUNT(threads); i++)
-        finish(threads[i]);
+        finish_thread(threads[i]);
     check_deaths(FIRST, DOMAINS);
     close_context(ctx);
 }
@@ -666,7 +653,7 @@ DOMAIN_TEST(a_disable_that_races_with_the_event_leaves_one_or_none)
     host_create_many(FIRST, ROUNDS);
     for (i = 0; i < ROUNDS; i++) {
         struct race race = { ctx, enable(ctx, FIRST + i, i), &barrier };
-        pthread_t thread = start(disable_now, &race);
+        pthread_t thread = start_thread(disable_now, &race);
         libxl_event *event;
         int got = 0, j;
 
@@ -675,7 +662,7 @@ DOMAIN_TEST(a_disable_that_races_with_the_event_leaves_one_or_none)
         pthread_barrier_wait(&barrier);
         for (j = 0; j < 3; j++)
             poll_once(ctx, 0);
-        finish(thread);
+        finish_thread(thread);
         while (libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0) {
             check_death(event, FIRST + i, i);
             libxl_event_free(ctx, event);
@@ -718,13 +705,13 @@ DOMAIN_TEST(callbacks_run_on_several_threads_and_call_back)
     for (i = 0; i < DOMAINS; i++)
         enable(ctx, FIRST + i, 2);
     for (i = 0; i < COUNT(threads); i++)
-        threads[i] = start(poll_until_told, ctx);
+        threads[i] = start_thread(poll_until_told, ctx);
     for (i = 0; i < DOMAINS; i += 10)
         host_destroy_many(FIRST + i, 10);
     wait_for_count(&total_deaths, DOMAINS);
     stop = true;
     for (i = 0; i < COUNT(threads); i++)
-        finish(threads[i]);
+        finish_thread(threads[i]);
     check_deaths(FIRST, DOMAINS);
     close_context(ctx);
 }
@@ -754,7 +741,7 @@ DOMAIN_TEST(events_may_be_freed_by_another_thread_while_others_are_queued)
 {
     enum { FIRST = 1000, DOMAINS = 200 };
     struct handover handover = { .ctx = open_context() };
-    pthread_t thread = start(free_what_is_handed_over, &handover);
+    pthread_t thread = start_thread(free_what_is_handed_over, &handover);
     uint32_t i;
 
     host_create_many(FIRST, DOMAINS);
@@ -769,7 +756,7 @@ DOMAIN_TEST(events_may_be_freed_by_another_thread_while_others_are_queued)
         handover.slot = event;
     }
     stop = true;
-    finish(thread);
+    finish_thread(thread);
     check_deaths(FIRST, DOMAINS);
     CHECK_EQUAL(total_deaths, DOMAINS);
     close_context(handover.ctx);
@@ -804,9 +791,9 @@ TEST(threads_with_a_context_each_do_not_disturb_one_another)
     int fds = count_fds();
 
     for (i = 0; i < COUNT(threads); i++)
-        threads[i] = start(live_alone, (void *)i);
+        threads[i] = start_thread(live_alone, (void *)i);
     for (i = 0; i < COUNT(threads); i++)
-        finish(threads[i]);
+        finish_thread(threads[i]);
     CHECK_EQUAL(count_fds(), fds);
     CHECK_EQUAL(logged_errors, 0);
 }

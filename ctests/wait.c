@@ -49,22 +49,6 @@ static void cancel(libxl_ctx *ctx)
     CHECK_EQUAL(xlevent_wait_cancel(ctx), 0);
 }
 
-static pthread_t start(void *(*body)(void *), void *arg)
-{
-    pthread_t thread;
-
-    CHECK_EQUAL(pthread_create(&thread, NULL, body, arg), 0);
-    return thread;
-}
-
-static void *finish(pthread_t thread)
-{
-    void *result;
-
-    CHECK_EQUAL(pthread_join(thread, &result), 0);
-    return result;
-}
-
 static long long now_ns(void)
 {
     struct timespec now;
@@ -192,7 +176,7 @@ TEST_OF_OURS(signals_neither_end_nor_prolong_the_wait)
     pthread_t thread;
 
     CHECK_EQUAL(sigaction(SIGUSR1, &action, NULL), 0);
-    thread = start(bombard, &bombardment);
+    thread = start_thread(bombard, &bombardment);
     begin = now_ns();
     expect_timeout(ctx, 100);
     CHECK_AT_LEAST(now_ns() - begin, 100000000ll);
@@ -200,7 +184,7 @@ TEST_OF_OURS(signals_neither_end_nor_prolong_the_wait)
     enable(ctx, NOBODY, 1);
     expect_death(ctx, NOBODY, 1);
     bombardment.over = true;
-    finish(thread);
+    finish_thread(thread);
     close_context(ctx);
 }
 
@@ -231,15 +215,15 @@ TEST_OF_OURS(who_has_no_more_time_leaves_the_others_served)
     int i;
 
     for (i = 0; i < HASTY; i++)
-        hasty[i] = start(wait_shortly, ctx);
+        hasty[i] = start_thread(wait_shortly, ctx);
     for (i = 0; i < PATIENT; i++)
-        patient[i] = start(wait_long, ctx);
+        patient[i] = start_thread(wait_long, ctx);
     for (i = 0; i < HASTY; i++)
-        finish(hasty[i]);
+        finish_thread(hasty[i]);
     for (i = 0; i < PATIENT; i++)
         enable(ctx, NOBODY, (libxl_ev_user)i);
     for (i = 0; i < PATIENT; i++)
-        finish(patient[i]);
+        finish_thread(patient[i]);
     expect_nothing_queued(ctx);
     close_context(ctx);
 }
@@ -318,7 +302,7 @@ TEST_OF_OURS(a_wait_is_called_off_at_whatever_moment)
     int round, i;
 
     for (round = 0; round < 300; round++) {
-        pthread_t thread = start(wait_until_aborted, ctx);
+        pthread_t thread = start_thread(wait_until_aborted, ctx);
 
         /* From before it begins until it sleeps. */
         for (i = 0; i < round % 30; i++)
@@ -326,7 +310,7 @@ TEST_OF_OURS(a_wait_is_called_off_at_whatever_moment)
         if (round % 30 == 29)
             pause_a_little();
         cancel(ctx);
-        finish(thread);
+        finish_thread(thread);
     }
     expect_timeout(ctx, 1);
     close_context(ctx);
@@ -372,7 +356,7 @@ TEST_OF_OURS(each_call_ends_one_thread_of_a_pool_and_no_event_is_lost)
         libxl_event *event;
 
         for (i = 0; i < THREADS; i++)
-            workers[i] = start(work, &pool);
+            workers[i] = start_thread(work, &pool);
         for (i = 0; i < EVENTS; i++) {
             enable(ctx, NOBODY, i);
             if (i % 7 == round % 7)
@@ -380,11 +364,11 @@ TEST_OF_OURS(each_call_ends_one_thread_of_a_pool_and_no_event_is_lost)
         }
         /* While they are still busy, or not. */
         for (i = 0; i < THREADS; i++)
-            cancelling[i] = start(cancel_in_a_thread, ctx);
+            cancelling[i] = start_thread(cancel_in_a_thread, ctx);
         for (i = 0; i < THREADS; i++)
-            finish(cancelling[i]);
+            finish_thread(cancelling[i]);
         for (i = 0; i < THREADS; i++)
-            finish(workers[i]);
+            finish_thread(workers[i]);
         CHECK_EQUAL(pool.aborted, THREADS);
         while (pool.events + left < EVENTS) {
             CHECK_EQUAL(wait_for(ctx, &event, LONG_MS), 0);
@@ -438,14 +422,14 @@ TEST_OF_OURS(so_can_a_predicate)
 TEST_OF_OURS(a_wait_on_another_context_goes_on)
 {
     libxl_ctx *ctx = open_context(), *other = open_context();
-    pthread_t thread = start(wait_until_aborted, ctx);
+    pthread_t thread = start_thread(wait_until_aborted, ctx);
 
     enable(other, NOBODY, 1);
     expect_death(other, NOBODY, 1);
     cancel(other);
     expect_aborted(other, -1);
     cancel(ctx);
-    finish(thread);
+    finish_thread(thread);
     close_context(ctx);
     close_context(other);
 }

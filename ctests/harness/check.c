@@ -160,6 +160,24 @@ int count_threads(void)
     return count_entries("/proc/self/task");
 }
 
+/* ---- threads ---- */
+
+pthread_t start_thread(void *(*body)(void *), void *arg)
+{
+    pthread_t thread;
+
+    CHECK_EQUAL(pthread_create(&thread, NULL, body, arg), 0);
+    return thread;
+}
+
+void *finish_thread(pthread_t thread)
+{
+    void *result;
+
+    CHECK_EQUAL(pthread_join(thread, &result), 0);
+    return result;
+}
+
 /* ---- which column this is ---- */
 
 static bool is_loaded(const char *library)

@@ -26,6 +26,7 @@
 #ifndef CTESTS_CHECK_H
 #define CTESTS_CHECK_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -118,6 +119,14 @@ enum { PATIENCE_S = 120 };
             pause_a_little();                                                                                          \
     } while (0)
 void pause_a_little(void);
+
+/* ---- threads ---- */
+
+/* Runs body(arg) in a thread. */
+pthread_t start_thread(void *(*body)(void *), void *arg);
+
+/* Waits until it has come to its end; what it has returned. */
+void *finish_thread(pthread_t thread);
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
