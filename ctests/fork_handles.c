@@ -7,6 +7,8 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <xenstore.h>
 
@@ -69,22 +71,36 @@ static void forget_contexts(void *ctx)
     libxl_postfork_child_noexec(ctx);
 }
 
+static atomic_int forker;
+static atomic_bool has_forked;
+
+static void *fork_and_forget(void *ctx)
+{
+    forker = gettid();
+    CHECK_EQUAL(in_child(forget_contexts, ctx), 0);
+    has_forked = true;
+    return NULL;
+}
+
 /* Alone, the fork waits for whoever closes. Where libxenlight does, which may call the application, none can wait. */
-TEST(a_child_that_is_forked_while_libxenlight_closes_its_connection_can_forget_all_contexts)
+TEST(a_child_that_is_forked_while_another_thread_closes_its_connection_can_forget_all_contexts)
 {
     libxl_ctx *ctx = open_context();
-    pthread_t thread;
+    pthread_t closing, forking;
 
-    if (column == ALONE) {
-        close_context(ctx);
-        return;
-    }
     enable(ctx, NOBODY, 1);
-    thread = start_thread(close_and_stay, open_context());
+    closing = start_thread(close_and_stay, open_context());
     WAIT_UNTIL(has_the_list);
-    CHECK_EQUAL(in_child(forget_contexts, ctx), 0);
+    forking = start_thread(fork_and_forget, ctx);
+    if (column == ALONE) {
+        WAIT_UNTIL(has_forked || (forker && sleeps_in(forker) == SYS_futex));
+        CHECK(!has_forked);
+    } else {
+        WAIT_UNTIL(has_forked);
+    }
     may_go_on = true;
-    finish_thread(thread);
+    finish_thread(closing);
+    finish_thread(forking);
     expect_death(ctx, NOBODY, 1);
     close_context(ctx);
 }

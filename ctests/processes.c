@@ -35,23 +35,6 @@ static void forget_and_begin_anew(void *ctx)
     use_a_new_context();
 }
 
-/* Whether a thread, or the only one of a process, sleeps in this system call. */
-static bool sleeps_in(pid_t id, long call)
-{
-    char path[64];
-    long number = -1;
-    FILE *file;
-
-    snprintf(path, sizeof path, "/proc/%d/syscall", (int)id);
-    file = fopen(path, "r");
-    if (!file)
-        return false;
-    if (fscanf(file, "%ld", &number) != 1)
-        number = -1;
-    fclose(file);
-    return number == call;
-}
-
 /* ---- busy threads ---- */
 
 static atomic_bool stop;
@@ -200,7 +183,7 @@ TEST(a_context_that_the_parent_listens_with_is_refused_in_a_child_that_has_not_f
             ask_with_the_parents_context(ctx);
             _exit(0);
         }
-        WAIT_UNTIL(sleeps_in(pid, SYS_futex));
+        WAIT_UNTIL(sleeps_in(pid) == SYS_futex);
         CHECK_EQUAL(waitpid(pid, NULL, WNOHANG), 0);
         CHECK_EQUAL(kill(pid, SIGKILL), 0);
         CHECK(waitpid(pid, NULL, 0) == pid);
@@ -710,7 +693,7 @@ static void cancel_one_that_waits(void *unused)
     (void)unused;
     enable(ctx, 0, 1);
     thread = start_thread(wait_and_be_cancelled, ctx);
-    WAIT_UNTIL(cancelled_id && sleeps_in(cancelled_id, SYS_poll));
+    WAIT_UNTIL(cancelled_id && sleeps_in(cancelled_id) == SYS_poll);
     CHECK_EQUAL(pthread_cancel(thread), 0);
     if (column != REAL)
         enable(ctx, NOBODY, 2);

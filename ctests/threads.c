@@ -94,19 +94,12 @@ static bool look_at(const struct waiter *waiter, char *state, long *switches)
  */
 static bool is_asleep(const struct waiter *waiter)
 {
-    char path[64], state;
-    long switches, number = -1;
-    FILE *file;
+    char state;
+    long switches, number;
 
     if (!look_at(waiter, &state, &switches) || state != 'S')
         return false;
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", waiter->id);
-    file = fopen(path, "r");
-    if (!file)
-        return false;
-    if (fscanf(file, "%ld", &number) != 1)
-        number = -1;
-    fclose(file);
+    number = sleeps_in(waiter->id);
     return number == SYS_poll || number == SYS_ppoll || number == SYS_epoll_wait || number == SYS_epoll_pwait ||
            (number == SYS_futex && column != REAL);
 }

@@ -128,6 +128,9 @@ pthread_t start_thread(void *(*body)(void *), void *arg);
 /* Waits until it has come to its end; what it has returned. */
 void *finish_thread(pthread_t thread);
 
+/* The system call that a thread, or the only one of a process, sleeps in; -1 if it doesn't. */
+long sleeps_in(pid_t id);
+
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* ---- what a process holds ---- */
