@@ -257,7 +257,7 @@ impl Domains {
 #[cfg(test)]
 mod tests {
     use super::super::domain_state::{CREATED, STATES};
-    use super::super::monitor::tests::Table;
+    use super::super::monitor::tests::{Table, told};
     use super::*;
     use crate::abi::*;
     use crate::xen::hypervisor::DomainInfo;
@@ -267,15 +267,11 @@ mod tests {
     const SUSPENDED: u64 = 1 << LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED;
 
     fn scan(domains: &mut Domains, table: &mut Table) -> Vec<(u32, u64, Change)> {
-        let mut told = Vec::new();
-        domains.scan(table, &mut |_, report| told.push((report.domid, report.user, report.change))).unwrap();
-        told
+        told(|tell| domains.scan(table, tell))
     }
 
     fn scan_fresh(domains: &mut Domains, table: &mut Table) -> Vec<(u32, u64, Change)> {
-        let mut told = Vec::new();
-        domains.scan_fresh(table, &mut |_, report| told.push((report.domid, report.user, report.change))).unwrap();
-        told
+        told(|tell| domains.scan_fresh(table, tell))
     }
 
     #[test]

@@ -348,16 +348,19 @@ pub(crate) mod tests {
         }
     }
 
+    /// What a look tells: of which domain, for which user, and what.
+    pub fn told(look: impl FnOnce(&mut dyn FnMut(Key, Report)) -> Result<(), Errno>) -> Vec<(u32, u64, Change)> {
+        let mut told = Vec::new();
+        look(&mut |_, report| told.push((report.domid, report.user, report.change))).unwrap();
+        told
+    }
+
     fn scan(monitor: &mut Monitor, table: &mut Table) -> Vec<(u32, u64, Change)> {
-        let mut reports = Vec::new();
-        monitor.scan(table, &mut |_, r| reports.push((r.domid, r.user, r.change))).unwrap();
-        reports
+        told(|tell| monitor.scan(table, tell))
     }
 
     fn scan_fresh(monitor: &mut Monitor, table: &mut Table) -> Vec<(u32, u64, Change)> {
-        let mut reports = Vec::new();
-        monitor.scan_fresh(table, &mut |_, r| reports.push((r.domid, r.user, r.change))).unwrap();
-        reports
+        told(|tell| monitor.scan_fresh(table, tell))
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Host for Snapshot {
 mod tests {
     use super::super::domain_death::{Change, SuspendRule};
     use super::super::monitor::Monitor;
-    use super::super::monitor::tests::Table;
+    use super::super::monitor::tests::{Table, told};
     use super::*;
 
     fn take<'monitor>(table: &mut Table, monitors: impl IntoIterator<Item = &'monitor Monitor>) -> Snapshot {
@@ -86,9 +86,7 @@ mod tests {
     }
 
     fn scan<H: Host>(monitor: &mut Monitor, host: &mut H) -> Vec<(u32, u64, Change)> {
-        let mut reports = Vec::new();
-        monitor.scan(host, &mut |_, report| reports.push((report.domid, report.user, report.change))).unwrap();
-        reports
+        told(|tell| monitor.scan(host, tell))
     }
 
     /// Of a few kinds, the same every time: few and many domains, neighbouring ones, shared ones, scattered ones.
