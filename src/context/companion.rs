@@ -71,6 +71,8 @@ pub(super) struct Sources {
     descriptors: HashMap<i32, Descriptor>,
     timeouts: HashMap<TimeoutId, (ForLibxl, TimerId)>,
     next: u64,
+    /// [`Later::AlwaysReady`] is among the timers.
+    always_ready_due: bool,
 }
 
 /// What poll(2) reports whether it was asked for or not.
@@ -262,9 +264,25 @@ impl Context {
         let before = descriptor.presence;
         descriptor.settle(fd, &self.reactor)?;
         if before != Presence::AlwaysReady && descriptor.presence == Presence::AlwaysReady {
-            self.schedule(state, now(), Later::AlwaysReady);
+            self.plan_always_ready(state);
         }
         Ok(())
+    }
+
+    /// Once a turn, for all of them.
+    fn plan_always_ready(&self, state: &mut State) {
+        if !state.companion.always_ready_due {
+            state.companion.always_ready_due = true;
+            self.schedule(state, now(), Later::AlwaysReady);
+        }
+    }
+
+    /// Tells libxenlight of its descriptors that are always ready, and has that done again as long as there are any.
+    pub(super) fn always_ready(&self, state: &mut State) {
+        state.companion.always_ready_due = false;
+        if state.companion.always_ready(&mut state.outbox) {
+            self.plan_always_ready(state);
+        }
     }
 
     fn drop_registration(&self, state: &mut State, fd: i32, id: RegistrationId) {

@@ -160,6 +160,8 @@ struct State {
     fresh_due: bool,
     /// [`turn::Later::Flush`] is among the timers.
     flush_due: bool,
+    /// [`turn::Later::Rescan`] is among the timers.
+    rescan_due: bool,
     /// Who changes what we are connected to.
     gate: Option<ThreadId>,
     /// A thread in `wait` sleeps in the reactor.
@@ -232,6 +234,7 @@ impl Context {
             resume_looks: states::ResumeLooks::default(),
             fresh_due: false,
             flush_due: false,
+            rescan_due: false,
             gate: None,
             polling: false,
             waiter_woken: false,

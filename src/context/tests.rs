@@ -351,6 +351,43 @@ fn a_file_on_a_disk_is_always_ready_as_for_poll() {
 }
 
 #[test]
+fn each_file_on_a_disk_is_told_of_once_a_turn_however_many_they_are() {
+    let (context, hear) = context();
+    let files = [1, 2, 3].map(|number| (number, std::fs::File::open("/proc/self/exe").unwrap()));
+    for (number, file) in &files {
+        context.libxl_fd_register(file.as_raw_fd(), libc::POLLIN, ForLibxl(*number)).unwrap();
+    }
+    for _ in 0..3 {
+        await_readable(&context);
+        context.occurred();
+        let told = hear.try_iter().map(|told| match told {
+            Told::Fd { for_libxl, .. } => for_libxl,
+            Told::Timeout(_) => panic!("there is no timeout"),
+        });
+        let mut told: Vec<usize> = told.collect();
+        told.sort_unstable();
+        assert_eq!(told, [1, 2, 3]);
+    }
+}
+
+#[test]
+fn however_many_looks_fail_there_is_one_time_for_the_next() {
+    let (context, _hear) = context();
+    let mut state = context.state.lock();
+    state.domains.add_death(1, 0);
+    for _ in 0..5 {
+        // There is no hypervisor.
+        context.scan(&mut state, true);
+    }
+    assert_eq!(state.counts.failed_scans, 5);
+    let mut times = Vec::new();
+    while let Some(what) = state.timers.pop_due(Duration::MAX) {
+        times.push(what);
+    }
+    assert_eq!(times, [turn::Later::Rescan]);
+}
+
+#[test]
 fn a_descriptor_number_that_is_used_again_is_another_descriptor() {
     let (context, hear) = context();
     let (first, mut first_end) = UnixStream::pair().unwrap();

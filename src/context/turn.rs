@@ -162,7 +162,10 @@ impl Context {
                             Later::Fresh => fresh = true,
                             // Who takes a turn empties the outbox after it.
                             Later::Flush => state.flush_due = false,
-                            Later::Rescan => all = true,
+                            Later::Rescan => {
+                                state.rescan_due = false;
+                                all = true;
+                            }
                             Later::ResumeLook => {
                                 self.resume_look_due(state);
                                 asked = true;
@@ -305,7 +308,8 @@ impl Context {
         self.plan_resume_look(state);
     }
 
-    /// Nothing is lost by a failed scan, since state is looked at, not counted; so it is simply tried again.
+    /// Nothing is lost by a failed scan, since state is looked at, not counted; so it is simply tried again: once, however many
+    /// have failed by then. Each firing meanwhile is a try, too.
     fn scan_failed(&self, state: &mut State, errno: Errno) {
         let what = "asking the hypervisor for its domains";
         let transient = matches!(errno, Errno::EINTR | Errno::EAGAIN | Errno::EBUSY | Errno::ENOMEM);
@@ -323,17 +327,14 @@ impl Context {
             }
             RESCAN_LAST
         };
-        self.schedule(state, now() + pause, Later::Rescan);
+        if !state.rescan_due {
+            state.rescan_due = true;
+            self.schedule(state, now() + pause, Later::Rescan);
+        }
     }
 
     fn report(&self, state: &mut State, report: &Report) {
         self.deliver_new(state, report.recipient, Event::from_report(report), report.domid);
-    }
-
-    fn always_ready(&self, state: &mut State) {
-        if state.companion.always_ready(&mut state.outbox) {
-            self.schedule(state, now(), Later::AlwaysReady);
-        }
     }
 }
 
