@@ -173,11 +173,11 @@ impl Plan<'_> {
                 // Those that can't be changed refuse.
                 libc::syscall(libc::SYS_rt_sigaction, signal, by_default.as_ptr(), 0, SIGNAL_SET_SIZE);
             }
-            if libc::dup2(self.input, 0) < 0
-                || libc::dup2(self.output, 1) < 0
-                || libc::dup2(self.output, 2) < 0
-                || libc::dup3(self.gate, GATE, libc::O_CLOEXEC) < 0
-            {
+            if libc::dup3(self.gate, GATE, libc::O_CLOEXEC) < 0 {
+                // What has that number is the application's, and no place to say why.
+                libc::_exit(127);
+            }
+            if libc::dup2(self.input, 0) < 0 || libc::dup2(self.output, 1) < 0 || libc::dup2(self.output, 2) < 0 {
                 return *libc::__errno_location();
             }
             close_from(GATE + 1);
