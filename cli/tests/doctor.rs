@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::fs::File;
 use std::process::Command;
 
 use support::{Folder, host, nowhere, on, output, text};
@@ -43,6 +44,24 @@ fn where_all_is_well_it_says_what_is_used() {
     assert!(said.contains("xl: its libxl_event_wait is xlevent's\n"), "{said}");
     assert!(said.contains("/bin/xenstored, process "), "{said}");
     assert!(said.contains("one for all domains, and a scan"), "{said}");
+}
+
+#[test]
+fn who_reads_no_more_is_not_complained_of() {
+    let host = host();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let done = output(on(&host, &["doctor"]).stdout(writer));
+    assert_eq!((done.status.code(), text(&done.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn what_cannot_be_written_is_a_failure() {
+    let host = host();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let done = output(on(&host, &["doctor"]).stdout(full));
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).starts_with("xlevent: writing: "), "{}", text(&done.stderr));
 }
 
 #[test]

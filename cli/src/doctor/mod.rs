@@ -8,6 +8,7 @@ mod libxl;
 mod xen;
 
 use std::fmt::Display;
+use std::io::{self, Write};
 
 use crate::exit::{Failure, Result};
 
@@ -41,27 +42,34 @@ impl Finding {
         Finding { verdict: Verdict::Bad, what, text: text.to_string(), advice: Some(advice.to_string()) }
     }
 
-    fn show(&self) {
+    fn show(&self, to: &mut impl Write) -> io::Result<()> {
         let verdict = match self.verdict {
             Verdict::Ok => "ok",
             Verdict::Warn => "warn",
             Verdict::Bad => "BAD",
         };
-        println!("{verdict:<5} {:<12} {}", self.what, self.text);
-        if let Some(advice) = &self.advice {
-            println!("{:<18} -> {advice}", "");
+        writeln!(to, "{verdict:<5} {:<12} {}", self.what, self.text)?;
+        match &self.advice {
+            Some(advice) => writeln!(to, "{:<18} -> {advice}", ""),
+            None => Ok(()),
         }
     }
 }
 
+/// Shows what was found; whether something is amiss.
+fn show(findings: &[Finding]) -> Result<bool> {
+    let mut stdout = io::stdout().lock();
+    match findings.iter().try_for_each(|finding| finding.show(&mut stdout)) {
+        // Nobody reads any more. How it stands, the exit code says all the same.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(Failure::failed("writing", error)),
+        _ => {}
+    }
+    Ok(findings.iter().any(|finding| finding.verdict == Verdict::Bad))
+}
+
 pub fn doctor() -> Result<()> {
-    let bad = |findings: &[Finding]| findings.iter().any(|finding| finding.verdict == Verdict::Bad);
-    let show = |findings: Vec<Finding>| {
-        findings.iter().for_each(Finding::show);
-        findings
-    };
-    let xen = bad(&show(xen::findings()));
-    if bad(&show(libxl::findings())) || xen {
+    let xen = show(&xen::findings())?;
+    if show(&libxl::findings())? || xen {
         return Err(Failure::Amiss { xen });
     }
     Ok(())
