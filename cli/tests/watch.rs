@@ -269,6 +269,15 @@ fn the_time_and_the_count_end_it() {
 }
 
 #[test]
+fn a_time_that_no_clock_comes_to_is_no_limit() {
+    let host = support::host();
+    host.create(&Config::named("web")).unwrap();
+    let done = output(&mut on(&host, &["watch", "-s", "--count", "1", "--timeout", "500000000000years"]));
+    assert_eq!(text(&done.stderr), "");
+    assert_eq!((done.status.code(), text(&done.stdout).lines().count()), (Some(0), 1));
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let host = support::host();
     for name in ["twin", "twin"] {

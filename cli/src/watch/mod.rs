@@ -73,7 +73,8 @@ pub fn watch(watch: &args::Watch) -> Result<()> {
             }
         }
     }
-    watching.follow(&context, &signals, watch.timeout.map(|timeout| begin + timeout))
+    // A time that no clock comes to is no limit.
+    watching.follow(&context, &signals, watch.timeout.and_then(|timeout| begin.checked_add(timeout)))
 }
 
 /// The domains that are named, `None` for all of them.
