@@ -56,7 +56,8 @@ impl Line {
 
 /// Where lines go. Implementations may be called from any thread, never with a lock of this library held.
 pub trait LogSink: Send + Sync {
-    /// Writes one line.
+    /// Writes one line. Its text may quote what a guest has written, as it is: before somebody reads it on a terminal, or line
+    /// by line, it has to be made [`printable`].
     fn write(&self, line: &Line);
 }
 

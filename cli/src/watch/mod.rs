@@ -25,7 +25,7 @@ use xlevent::event::{Event, Kind};
 use xlevent::evgen::domain_state::{CREATED, STATES};
 use xlevent::evgen::targets::Subject;
 use xlevent::xen::hypervisor::DomainInfo;
-use xlevent::xen::log::{Level, Line, LogSink};
+use xlevent::xen::log::{Level, Line, LogSink, printable};
 
 use crate::args;
 use crate::exit::{Failure, Result, complain};
@@ -216,9 +216,10 @@ struct Log;
 impl LogSink for Log {
     fn write(&self, line: &Line) {
         if line.level >= Level::Warn {
+            let text = printable(&line.text);
             match line.errno {
-                Some(errno) => complain(format_args!("{}: {}", line.text, errno.desc())),
-                None => complain(&line.text),
+                Some(errno) => complain(format_args!("{text}: {}", errno.desc())),
+                None => complain(text),
             }
         }
     }
