@@ -455,8 +455,9 @@ typedef struct libxl_event_hooks {
     void (*event_occurs)(void *user, LIBXL_EVENT_OCCURS_CONST libxl_event *event);
     /**
      * Told when events may have been lost for good: `type` is the type that may be missing, 0 if any may, `msg` and
-     * `errnoval` say what failed. It must not call this library; let it take a note, and the program exit or open a
-     * new context later. May be NULL.
+     * `errnoval` say what failed. Let it take a note, and the program exit or open a new context later. It may call this
+     * library, but for libxl_ctx_free, unless libxenlight is in the process: that may hold a lock of its own meanwhile. May be
+     * NULL.
      */
     void (*disaster)(void *user, libxl_event_type type, const char *msg, int errnoval);
 } libxl_event_hooks;
@@ -530,7 +531,7 @@ void libxl_event_free(libxl_ctx *ctx,
  *
  * A disaster is something that cannot be put right even after trying again for a while: xenstored is gone and does not
  * come back, the hypervisor refuses to answer; or there was no memory for an event. It is logged as critical first. The
- * callback may return, and the library goes on then; it may call the library again, but not libxl_ctx_free. Without a
+ * callback may return, and the library goes on then; what it may call, libxl_event_hooks says. Without a
  * `disaster` callback the message also goes to stderr and the process ends with `exit(-1)`, unless it is xenstored that is
  * away: what happens meanwhile is told when it is back.
  *

@@ -25,8 +25,8 @@
 //! | [`abi`] | C's types |
 //! | [`error`] | what can go wrong |
 //!
-//! `unsafe` stands in `capi`, `xen`, `reactor`, `childproc`, `event`, `companion` and `dynlib`, and in two places of
-//! `context`: what a predicate is shown, and what a forked child closes. Each block says why it holds.
+//! `unsafe` stands in `capi`, `xen`, `reactor`, `childproc`, `event`, `companion` and `dynlib`, and in three places of
+//! `context`: what a predicate is shown, what is done at a fork, and what a forked child closes. Each block says why it holds.
 //!
 //! # For Rust programs
 //!

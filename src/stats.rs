@@ -13,7 +13,8 @@ pub struct Counts {
     pub releases: u64,
     /// Looks at all watched domains, whoever asked the hypervisor.
     pub scans: u64,
-    /// Looks at some of them: those of new generators, and those whose own watch has fired. If one has news, the look goes on to all, and is still one of these.
+    /// Looks at some of them: those of new generators, and those whose own watch has fired. If one has news, the look goes on
+    /// to all, and is still one of these.
     pub partial_scans: u64,
     /// Looks of either kind that the hypervisor did not answer to the end.
     pub failed_scans: u64,
@@ -56,9 +57,9 @@ pub struct Events {
     pub domain_created: u64,
     /// DISK_EJECT.
     pub disk_eject: u64,
-    /// OPERATION_COMPLETE, which are libxenlight's.
+    /// OPERATION_COMPLETE, of our operations and of libxenlight's.
     pub operation_complete: u64,
-    /// DOMAIN_CREATE_CONSOLE_AVAILABLE, likewise.
+    /// DOMAIN_CREATE_CONSOLE_AVAILABLE, which are libxenlight's.
     pub domain_create_console_available: u64,
     /// Those of types that this library doesn't know, likewise.
     pub other: u64,

@@ -41,7 +41,8 @@ const ALL: u64 = u64::MAX;
 #[doc = "```"]
 ///
 /// In an event loop, wait until its descriptor is readable, and then call [`Events::try_next`] until there are no more. With
-/// tokio that is `AsyncFd::new(events)`, and `readable_mut()` before a round of `try_next()`, `clear_ready()` after it.
+/// tokio that is an `AsyncFd` of the events, registered for what is readable: a round of `try_next()` first, for what is there
+/// already, then `readable_mut()` and its `clear_ready()` before each further round (`examples/tokio.rs`).
 ///
 #[cfg_attr(on_a_host, doc = "```")]
 #[cfg_attr(not(on_a_host), doc = "```no_run")]

@@ -158,8 +158,9 @@ pub struct libxl_event_hooks {
     /// NULL if the mask is 0. It may call any function of this library except libxl_ctx_free on the same context.
     pub event_occurs: Option<unsafe extern "C" fn(user: *mut c_void, event: *mut libxl_event_maybe_const)>,
     /// Told when events may have been lost for good: `type` is the type that may be missing, 0 if any may, `msg` and
-    /// `errnoval` say what failed. It must not call this library; let it take a note, and the program exit or open a
-    /// new context later. May be NULL.
+    /// `errnoval` say what failed. Let it take a note, and the program exit or open a new context later. It may call this
+    /// library, but for libxl_ctx_free, unless libxenlight is in the process: that may hold a lock of its own meanwhile. May be
+    /// NULL.
     pub disaster:
         Option<unsafe extern "C" fn(user: *mut c_void, r#type: libxl_event_type, msg: *const c_char, errnoval: c_int)>,
 }
@@ -172,7 +173,7 @@ pub struct libxl_event_hooks {
 ///
 /// A disaster is something that cannot be put right even after trying again for a while: xenstored is gone and does not
 /// come back, the hypervisor refuses to answer; or there was no memory for an event. It is logged as critical first. The
-/// callback may return, and the library goes on then; it may call the library again, but not libxl_ctx_free. Without a
+/// callback may return, and the library goes on then; what it may call, libxl_event_hooks says. Without a
 /// `disaster` callback the message also goes to stderr and the process ends with `exit(-1)`, unless it is xenstored that is
 /// away: what happens meanwhile is told when it is back.
 ///

@@ -8,7 +8,8 @@
 //! and manual, so what they say must hold, and read well, in both languages.
 //!
 //! Rules that every function keeps:
-//! - Its body is one `entry!`, so that no panic crosses into C.
+//! - Its body is one `entry!`, or `brief_entry!`, so that no panic crosses into C. What does no more than name a constant
+//!   needs none.
 //! - Any pointer may be NULL without a crash. It is ERROR_INVAL and a log line (from a function that returns nothing, a
 //!   log line), except where NULL means something; then the function's documentation says what.
 //! - A context or a handle is looked up, never dereferenced: an unknown or stale one is an error like any other.

@@ -56,8 +56,8 @@ pub type libxl_evgen_domain_state = libxl__evgen_domain_state;
 ///
 /// - Nobody says that a domain runs again, so while a domain is suspended, and RUNNING has been asked for, the library
 ///   looks at it: after 10 ms, then at intervals that double up to a second. One that was suspended at two such looks and
-///   has run in between, which its processor time shows, gives RUNNING and SUSPENDED. While no domain is suspended there is
-///   no timer. (A domain that had shut down for another reason and runs again is told of when there is cause to look.)
+///   has run in between, which its processor time shows, gives RUNNING and SUSPENDED. While no domain is suspended there are
+///   no such looks. (A domain that had shut down for another reason and runs again is told of when there is cause to look.)
 /// - A domain that is suspended and runs again before the library looks has run all the time as far as anyone can see: an
 ///   application that doesn't come to its event loop meanwhile misses both, never one of them.
 /// - Where a toolstack has subscribed to a guest's suspend event channel, a suspend raises that channel, and not what

@@ -4,7 +4,7 @@
 //! Nobody has to tell when a suspended domain runs again: the hypervisor raises nothing, and whether xenstored fires is a
 //! matter of its version and of the toolstack. So while there are suspended domains whose resume somebody wants to know of,
 //! these are looked at from time to time, soon at first and then less and less often; from the beginning again whenever one
-//! is suspended. Where there are none, there is no timer.
+//! is suspended. Where there are none, there are no such looks.
 
 use std::time::Duration;
 

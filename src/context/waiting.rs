@@ -18,7 +18,8 @@ use crate::reactor::{Monotonic, now};
 use crate::sync::MutexGuard;
 
 impl Context {
-    /// The oldest event whose type is in `mask` and that the predicate wants, as soon as there is one. Signals don't end the wait; closing the context does, and [`Context::cancel_wait`].
+    /// The oldest event whose type is in `mask` and that the predicate wants, as soon as there is one. Signals don't end the
+    /// wait; closing the context does, and [`Context::cancel_wait`].
     pub fn wait(&self, mask: u64, predicate: Option<&mut Predicate<'_>>) -> Result<Event> {
         self.wait_in(Own, mask, predicate, None)
     }
