@@ -12,22 +12,6 @@
 #include "harness/host.h"
 #include "harness/xl.h"
 
-/* Watches a missing domain, and waits for its death, on a context of its own. */
-static void use_a_new_context(void)
-{
-    libxl_ctx *ctx = open_context();
-
-    enable(ctx, NOBODY, 3);
-    expect_death(ctx, NOBODY, 3);
-    close_context(ctx);
-}
-
-static void forget_and_begin_anew(void *ctx)
-{
-    libxl_postfork_child_noexec(ctx);
-    use_a_new_context();
-}
-
 TEST(a_forked_child_forgets_the_contexts_and_the_parent_notices_nothing)
 {
     libxl_ctx *ctx = open_context(), *other = open_context();

@@ -507,16 +507,6 @@ static void join_waiters(void)
 static atomic_bool stop;
 static atomic_uint opened;
 
-/* On a context that comes and goes. */
-static void use_a_new_context(void)
-{
-    libxl_ctx *ctx = open_context();
-
-    enable(ctx, NOBODY, 3);
-    expect_death(ctx, NOBODY, 3);
-    close_context(ctx);
-}
-
 static void *open_and_close(void *unused)
 {
     (void)unused;
@@ -552,12 +542,6 @@ DOMAIN_TEST(threads_with_contexts_of_their_own_miss_nothing_while_others_come_an
     join_waiters();
     CHECK_EQUAL(count_fds(), fds);
     CHECK_EQUAL(count_threads(), threads);
-}
-
-static void forget_and_begin_anew(void *ctx)
-{
-    libxl_postfork_child_noexec(ctx);
-    use_a_new_context();
 }
 
 static void fork_in_between(uint32_t round)

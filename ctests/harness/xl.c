@@ -55,6 +55,21 @@ libxl_evgen_domain_death *enable(libxl_ctx *ctx, uint32_t domid, libxl_ev_user u
     return evgen;
 }
 
+void use_a_new_context(void)
+{
+    libxl_ctx *ctx = open_context();
+
+    enable(ctx, NOBODY, 3);
+    expect_death(ctx, NOBODY, 3);
+    close_context(ctx);
+}
+
+void forget_and_begin_anew(void *ctx)
+{
+    libxl_postfork_child_noexec(ctx);
+    use_a_new_context();
+}
+
 /* ---- events ---- */
 
 libxl_event *wait_event(libxl_ctx *ctx)

@@ -37,6 +37,11 @@ void close_context(libxl_ctx *ctx);
 
 libxl_evgen_domain_death *enable(libxl_ctx *ctx, uint32_t domid, libxl_ev_user user);
 
+/* Watches a missing domain, and waits for its death, on a context that comes and goes. */
+void use_a_new_context(void);
+/* The same in a forked child, which forgets its parent's contexts first, of which this is one. */
+void forget_and_begin_anew(void *ctx);
+
 /* ---- events ---- */
 
 /* The bits of event types. */
