@@ -5,6 +5,7 @@
  */
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <xenstore.h>
 
 #include "harness/check.h"
@@ -422,6 +423,31 @@ TEST_WITH(a_loop_that_refuses_the_descriptor_refuses_the_operation, DEVICES)
     CHECK_EQUAL(remove_now(ctx, &disk, XLEVENT_FORCE_LATE), 5);
     CHECK(node_is(backend_node(&disk, "state"), "4"));
     answer = 0;
+    backend_closes(&disk);
+    CHECK_EQUAL(remove_now(ctx, &disk, XLEVENT_FORCE_LATE), 0);
+    CHECK(is_removed(&disk));
+    close_context(ctx);
+}
+
+/* What can't be waited for isn't begun. */
+TEST_WITH(without_descriptors_an_operation_that_is_waited_for_is_not_begun, DEVICES | NOT_UNDER_VALGRIND)
+{
+    libxl_ctx *ctx = open_context();
+    struct plug disk = plug_disk();
+    struct rlimit limit, none;
+
+    /* All else that is needed is there. */
+    enable(ctx, 0, 1);
+    log_quietly = true;
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = limit;
+    none.rlim_cur = 0;
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    CHECK_EQUAL(remove_now(ctx, &disk, XLEVENT_FORCE_LATE), ERROR_FAIL);
+    CHECK_EQUAL(logged_errors, 1);
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    CHECK(node_is(backend_node(&disk, "state"), "4"));
+    CHECK(is_whole(&disk));
     backend_closes(&disk);
     CHECK_EQUAL(remove_now(ctx, &disk, XLEVENT_FORCE_LATE), 0);
     CHECK(is_removed(&disk));

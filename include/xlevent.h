@@ -787,7 +787,8 @@ struct xlevent_device {
  * Returns, with nothing begun and nothing told to `ao_how`: ERROR_INVAL for a NULL or unknown `ctx`, a `kind`, `devid` or
  * `force` that there can't be, or a device that an operation of this context is at already; ERROR_DOMAIN_NOTFOUND if there
  * is no such domain, and nothing left of its device; ERROR_NOTFOUND if the domain has no such device; the value that the
- * application's fd_register hook returned if that refused; ERROR_FAIL if Xen can't be asked (the log says why).
+ * application's fd_register hook returned if that refused; ERROR_FAIL if Xen can't be asked, or there is no descriptor left
+ * to wait with (the log says why).
  *
  * # Safety
  *

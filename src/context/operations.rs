@@ -114,6 +114,10 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
+        if matches!(tell, Tell::Waiter) {
+            // Later it can't fail any more: who had begun it would leave it to nobody.
+            self.reactor.prepare_wait()?;
+        }
         if !self.enter_gate(&mut state) {
             return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
         }
