@@ -149,29 +149,38 @@ impl Context {
         let hooks = state.children.hooks.clone();
         let child = MutexGuard::unlocked(&mut state, || Child::new(command, &*hooks));
         state.children.starting -= 1;
-        let started = child.and_then(|child| self.install_child(&mut state, child, done));
-        if started.is_err() {
-            self.settle_sigchld(&mut state);
-            self.release_descriptor(&mut state);
-        }
+        let installed = child.and_then(|child| Ok((self.install_child(&mut state, &child)?, child)));
+        // What isn't called goes after the lock: it is the application's code.
+        let started = match installed {
+            Ok((id, child)) => Ok(self.let_run(&mut state, id, child, done)),
+            Err(error) => {
+                self.settle_sigchld(&mut state);
+                self.release_descriptor(&mut state);
+                Err(error)
+            }
+        };
         self.flush(state);
         started
     }
 
-    /// Puts a child into the reactor and lets it run.
-    fn install_child(&self, state: &mut State, mut child: Child, done: Completion) -> Result<pid_t> {
+    /// Puts a child into the reactor.
+    fn install_child(&self, state: &mut State, child: &Child) -> Result<u32> {
         if state.closed {
             return Err(Error::Invalid("the context was freed while a child was forked".to_owned()));
         }
         let id = state.children.next;
         state.children.next = id.wrapping_add(1);
-        self.watch_child(&child, id).map_err(|errno| Error::os("waiting for a child", errno))?;
+        self.watch_child(child, id).map_err(|errno| Error::os("waiting for a child", errno))?;
+        Ok(id)
+    }
+
+    fn let_run(&self, state: &mut State, id: u32, mut child: Child, done: Completion) -> pid_t {
         child.go();
         state.counts.children_started += 1;
         let pid = child.pid();
         state.children.running.insert(id, Running { child, done, timer: None });
         self.look_at_child(state, id);
-        Ok(pid)
+        pid
     }
 
     fn watch_child(&self, child: &Child, id: u32) -> nix::Result<()> {

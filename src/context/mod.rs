@@ -294,7 +294,9 @@ impl Context {
     /// Sends events whose type is in the hooks' mask to the application instead of into the queue. What is queued stays
     /// queued.
     pub fn set_event_hooks(&self, hooks: Option<Arc<dyn EventHooks>>) {
-        self.state.lock().event_hooks = hooks;
+        let before = std::mem::replace(&mut self.state.lock().event_hooks, hooks);
+        // It is the application's code.
+        drop(before);
     }
 
     /// Lets the application's loop wait for our descriptor. Only before there is anything to wait for.
@@ -381,13 +383,15 @@ impl Context {
         self.plan_resume_look(&mut state);
         // Their watches end with the connection.
         state.drives = Drives::default();
-        state.event_hooks = None;
+        let hooks = state.event_hooks.take();
         self.arrived.notify_all();
         self.wake_waiter(&mut state);
         self.close_operations(&mut state);
         self.close_children(&mut state);
         self.disarm(&mut state);
         self.flush(state);
+        // It is the application's code.
+        drop(hooks);
     }
 
     /// After it has: the application's loop no longer needs our descriptor.

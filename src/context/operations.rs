@@ -51,7 +51,7 @@ pub enum Tell {
     Callback(usize, usize, Told),
 }
 
-/// Makes an event of an operation's result.
+/// Makes an event of an operation's result, and does nothing else: a lock is held meanwhile.
 pub type MakeEvent = Box<dyn FnOnce(&Result<()>) -> Option<Event> + Send>;
 
 /// The application is told of an operation's end.
@@ -121,7 +121,11 @@ impl Context {
         if !self.enter_gate(&mut state) {
             return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
         }
-        let begun = self.begin_in_gate(&mut state, domid, wanted, tell);
+        // What isn't called goes after the lock: it is the application's code.
+        let begun = match self.facts_in_gate(&mut state, domid, wanted) {
+            Ok(facts) => Ok(self.begin_in_gate(&mut state, domid, wanted, facts, tell)),
+            Err(error) => Err(error),
+        };
         self.leave_gate(&mut state);
         // If it has come to nothing, all is as before.
         self.disarm(&mut state);
@@ -129,13 +133,13 @@ impl Context {
         begun.map(OperationId)
     }
 
-    fn begin_in_gate(
+    /// What has to be known of each of the devices; whether it can be begun with all of them.
+    fn facts_in_gate(
         &self,
         state: &mut MutexGuard<'_, State>,
         domid: u32,
         wanted: &[(Device, Goal)],
-        tell: Tell,
-    ) -> Result<u64> {
+    ) -> Result<Vec<Facts>> {
         if !state.armed {
             self.arm_in_gate(state, None)?;
         }
@@ -162,6 +166,17 @@ impl Context {
             let backend = backend.ok_or_else(missing)?;
             facts.push(Facts { backend, own_domid, guest_absent: guest != Guest::Present });
         }
+        Ok(facts)
+    }
+
+    fn begin_in_gate(
+        &self,
+        state: &mut State,
+        domid: u32,
+        wanted: &[(Device, Goal)],
+        facts: Vec<Facts>,
+        tell: Tell,
+    ) -> u64 {
         let operation = state.operations.next_id();
         let results = vec![None; wanted.len()];
         let mark = tell.mark();
@@ -175,7 +190,7 @@ impl Context {
         if wanted.is_empty() {
             self.tell_of_end(state, operation);
         }
-        Ok(operation)
+        operation
     }
 
     /// What the hypervisor says of a guest. In a driver domain there is no asking.

@@ -11,9 +11,13 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::*;
+use crate::ao::course::Goal;
+use crate::ao::device::{self, Device};
+use crate::childproc::Command;
 use crate::event::Kind;
 use crate::evgen::Recipient;
 use crate::evgen::domain_death::{Change, Report};
+use crate::xen::DOMID_LIMIT;
 use crate::xen::log::NullLog;
 
 /// Longer than anything here takes on a loaded machine.
@@ -296,6 +300,52 @@ fn masked_events_go_to_the_callback_which_may_call_back_and_others_are_queued() 
     context.libxl_event(event(4, Change::Death));
     let queued: Vec<u32> = std::iter::from_fn(|| context.check(ALL, None).ok()).map(|event| event.domid()).collect();
     assert_eq!(queued, [1, 2, 4]);
+}
+
+/// A part of the application's. When it goes, which runs the application's code, no lock may be held.
+struct Belonging {
+    context: Weak<Context>,
+    gone: Arc<AtomicUsize>,
+}
+
+impl Drop for Belonging {
+    fn drop(&mut self) {
+        let context = self.context.upgrade().unwrap();
+        self.gone.fetch_add(usize::from(context.state.try_lock().is_some()), Ordering::Relaxed);
+    }
+}
+
+impl EventHooks for Belonging {
+    fn mask(&self) -> u64 {
+        0
+    }
+
+    fn event_occurs(&self, _event: Event) {}
+
+    fn disaster(&self, _event_type: u32, _message: &str, _errno: i32) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_the_application_has_given_goes_without_a_lock() {
+    let (context, _hear) = context();
+    let gone = Arc::new(AtomicUsize::new(0));
+    let belonging = || Belonging { context: Arc::downgrade(&context), gone: gone.clone() };
+    context.set_event_hooks(Some(Arc::new(belonging())));
+    context.set_event_hooks(Some(Arc::new(belonging())));
+    assert_eq!(gone.load(Ordering::Relaxed), 1);
+    // Neither is begun.
+    let kept = belonging();
+    assert!(context.run_child(&Command::new("/\0"), Box::new(move |_| drop(kept))).is_err());
+    assert_eq!(gone.load(Ordering::Relaxed), 2);
+    let kept = belonging();
+    let told = Tell::Callback(0, 0, Box::new(move |_| drop(kept)));
+    let device = Device { domid: DOMID_LIMIT, kind: device::Kind::Vbd, devid: 51712 };
+    assert!(context.begin_operation(DOMID_LIMIT, &[(device, Goal::Connect)], told).is_err());
+    assert_eq!(gone.load(Ordering::Relaxed), 3);
+    context.close();
+    assert_eq!(gone.load(Ordering::Relaxed), 4);
 }
 
 #[test]
