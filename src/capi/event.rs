@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::ctx::libxl_ctx;
-use super::entry::entry;
+use super::entry::{brief_entry, entry, uncancelled};
 use super::handle::{context, failed, invalid};
 use crate::abi::*;
 use crate::context::{Context, EventHooks, Predicate};
@@ -57,8 +57,11 @@ pub unsafe extern "C" fn libxl_event_check(
     predicate: libxl_event_predicate,
     predicate_user: *mut c_void,
 ) -> c_int {
-    entry!("libxl_event_check", ERROR_FAIL, {
-        let retrieve = |context: &Context, predicate: Option<&mut Predicate<'_>>| context.check(typemask, predicate);
+    brief_entry!("libxl_event_check", ERROR_FAIL, {
+        let retrieve = |context: &Context, predicate: Option<&mut Predicate<'_>>| {
+            let known = if predicate.is_none() { context.check_known(typemask) } else { None };
+            known.unwrap_or_else(|| uncancelled(|| context.check(typemask, predicate)))
+        };
         // SAFETY: the caller's promises are the same.
         unsafe { retrieve_with("libxl_event_check", ctx, event_r, predicate, predicate_user, retrieve) }
     })
@@ -141,7 +144,8 @@ pub unsafe extern "C" fn libxl_event_wait(
 /// freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libxl_event_free(ctx: *mut libxl_ctx, event: *mut libxl_event) {
-    entry!("libxl_event_free", (), {
+    // Nothing of an event's is closed or written, which is where a thread could be cancelled.
+    brief_entry!("libxl_event_free", (), {
         let _ = ctx;
         // SAFETY: the caller gives the event away.
         drop(NonNull::new(event).map(|event| unsafe { Event::from_raw(event) }));
