@@ -17,9 +17,11 @@ compile_error!("a generator's handle is a 64-bit number made to look like a poin
 
 /// The context behind a pointer. NULL and unknown ones are logged, to stderr as there is no logger, and are ERROR_INVAL.
 pub(super) fn context(name: &str, ctx: *mut libxl_ctx) -> Result<Arc<Context>, c_int> {
-    if let Some(context) = context::lookup(ctx.addr()) {
-        return Ok(context);
-    }
+    context::lookup(ctx.addr()).ok_or_else(|| unknown(name, ctx))
+}
+
+#[cold]
+fn unknown(name: &str, ctx: *mut libxl_ctx) -> c_int {
     if ctx.is_null() {
         stderr_line(format_args!("{name}: the context is NULL"));
     } else if context::left_behind(ctx.addr()) {
@@ -29,7 +31,7 @@ pub(super) fn context(name: &str, ctx: *mut libxl_ctx) -> Result<Arc<Context>, c
     } else {
         stderr_line(format_args!("{name}: {ctx:p} is not a context"));
     }
-    Err(ERROR_INVAL)
+    ERROR_INVAL
 }
 
 /// Logs what is wrong with an argument.

@@ -176,6 +176,13 @@ struct State {
 }
 
 impl State {
+    /// The application is told of an event that it won't get.
+    #[cold]
+    fn no_memory_for_event(&mut self, domid: u32) {
+        let message = format!("no memory for an event of domain {domid}");
+        self.outbox.push_back(outbox::Item::Disaster { message, errno: libc::ENOMEM });
+    }
+
     /// There is nothing to generate: xenstored needn't be listened to.
     fn generates_nothing(&self) -> bool {
         self.domains.is_empty() && self.drives.is_empty() && self.operations.is_idle()
@@ -433,23 +440,21 @@ impl Context {
     /// Delivers an event that was just made for a domain; `None` if there was no memory for it. Its serial, if it was
     /// queued.
     fn deliver_new(&self, state: &mut State, recipient: Recipient, event: Option<Event>, domid: u32) -> Option<u64> {
-        let Some(event) = event else {
-            state.outbox.push_back(outbox::Item::Disaster {
-                message: format!("no memory for an event of domain {domid}"),
-                errno: libc::ENOMEM,
-            });
-            return None;
-        };
-        self.deliver_to(state, recipient, event)
+        match event {
+            Some(event) => self.deliver_to(state, recipient, event),
+            None => {
+                state.no_memory_for_event(domid);
+                None
+            }
+        }
     }
 
     /// Puts an event where who uses the context will find it, and wakes who may be waiting for it. Its serial, if it was
     /// queued.
     fn deliver(&self, state: &mut State, event: Event) -> Option<u64> {
         state.counts.events.count(event.event_type());
-        let bit = 1u64.checked_shl(event.event_type()).unwrap_or(0);
         match &state.event_hooks {
-            Some(hooks) if hooks.mask() & bit != 0 => {
+            Some(hooks) if hooks.mask() & 1u64.checked_shl(event.event_type()).unwrap_or(0) != 0 => {
                 let hooks = hooks.clone();
                 if state.outbox.try_reserve(1).is_err() {
                     state.starved = true;

@@ -242,6 +242,12 @@ impl Context {
         if recipient == Recipient::OWN {
             return self.deliver(state, event);
         }
+        self.deliver_to_subscriber(state, recipient, event)
+    }
+
+    // Apart, so that what goes to nobody in particular, as mostly, doesn't pay for it.
+    #[inline(never)]
+    fn deliver_to_subscriber(&self, state: &mut State, recipient: Recipient, event: Event) -> Option<u64> {
         state.counts.events.count(event.event_type());
         let serial = state.subscribers.inbox_of(recipient)?.queue.push(event);
         match serial {

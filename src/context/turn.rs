@@ -340,7 +340,8 @@ impl Context {
 
 /// Adds a report to those that a look has brought; false if there is no memory for it. They may be as many as generators.
 fn keep(reports: &mut Vec<Report>, report: Report) -> bool {
-    let room = reports.try_reserve(1).is_ok();
+    // Asked only when it is needed: each report passes here.
+    let room = reports.len() < reports.capacity() || reports.try_reserve(1).is_ok();
     if room {
         reports.push(report);
     }

@@ -38,8 +38,13 @@ impl Lane {
     fn give_back(&mut self) {
         let room = self.events.capacity();
         if room > ROOM_KEPT && self.events.len() <= room / 4 {
-            self.events.shrink_to((room / 2).max(ROOM_KEPT));
+            self.shrink((room / 2).max(ROOM_KEPT));
         }
+    }
+
+    #[cold]
+    fn shrink(&mut self, room: usize) {
+        self.events.shrink_to(room);
     }
 
     /// Whether a mask of event types has this one.
@@ -77,25 +82,29 @@ impl Lane {
 impl Queue {
     /// Adds an event as the newest; its serial. `None` if there is no memory to keep it: then it is gone. How long a queue
     /// becomes is the application's doing, which need not fetch its events.
+    #[inline(always)] // As `take_first`.
     #[must_use]
     pub fn push(&mut self, event: Event) -> Option<u64> {
         let event_type = event.event_type();
-        let lane = match self.lanes.iter().position(|lane| lane.event_type == event_type) {
-            Some(lane) => lane,
-            None => {
-                let bit = 1u64.checked_shl(event_type).unwrap_or(0);
-                self.lanes.push(Lane { event_type, bit, events: VecDeque::new() });
-                self.lanes.len() - 1
-            }
-        };
+        let lane = self.lanes.iter().position(|lane| lane.event_type == event_type);
+        let lane = lane.unwrap_or_else(|| self.new_lane(event_type));
         let events = &mut self.lanes[lane].events;
-        events.try_reserve(1).ok()?;
+        if events.len() == events.capacity() {
+            events.try_reserve(1).ok()?;
+        }
         let serial = self.next;
         events.push_back((serial, event));
         self.next += 1;
         self.length += 1;
         self.longest = self.longest.max(self.length);
         Some(serial)
+    }
+
+    #[cold]
+    fn new_lane(&mut self, event_type: libxl_event_type) -> usize {
+        let bit = 1u64.checked_shl(event_type).unwrap_or(0);
+        self.lanes.push(Lane { event_type, bit, events: VecDeque::new() });
+        self.lanes.len() - 1
     }
 
     /// Whether an event of this type is still there.
@@ -137,11 +146,37 @@ impl Queue {
     }
 
     /// Takes that event out.
+    #[inline(always)] // Each event passes through its one caller.
     pub fn take_first(&mut self, mask: u64, from: u64) -> Option<Event> {
+        let mut oldest = u64::MAX;
+        let mut first = None;
+        for lane in &mut self.lanes {
+            if lane.passes(mask)
+                && let Some((serial, _)) = lane.events.front()
+                && *serial < oldest
+            {
+                oldest = *serial;
+                first = Some(lane);
+            }
+        }
+        let lane = first?;
+        if oldest < from {
+            return self.take_first_among(mask, from);
+        }
+        // As for every first look.
+        let (_, event) = lane.events.pop_front()?;
+        lane.give_back();
+        self.length -= 1;
+        Some(event)
+    }
+
+    /// The same where some of the lanes' oldest are older than that.
+    #[cold]
+    fn take_first_among(&mut self, mask: u64, from: u64) -> Option<Event> {
         let (lane, index) = self.find_first(mask, from)?;
-        let events = &mut self.lanes[lane].events;
-        let (_, event) = if index == 0 { events.pop_front()? } else { events.remove(index)? };
-        self.lanes[lane].give_back();
+        let lane = &mut self.lanes[lane];
+        let (_, event) = lane.events.remove(index)?;
+        lane.give_back();
         self.length -= 1;
         Some(event)
     }
