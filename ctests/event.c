@@ -45,6 +45,56 @@ TEST(masks_and_predicates_that_fit_nothing_leave_the_place_alone)
     close_context(ctx);
 }
 
+/* A thread that is to be cancelled, and what it has got to. */
+struct called_off {
+    libxl_ctx *ctx;
+    unsigned asked;
+    bool fetched;
+};
+
+static int comes_past_a_cancellation_point(const libxl_event *event, void *it)
+{
+    (void)event;
+    ((struct called_off *)it)->asked++;
+    pthread_testcancel();
+    return 0;
+}
+
+static void *check_though_called_off(void *arg)
+{
+    struct called_off *it = arg;
+    libxl_event *event = NULL;
+
+    CHECK_EQUAL(pthread_cancel(pthread_self()), 0);
+    CHECK_EQUAL(libxl_event_check(it->ctx, &event, LIBXL_EVENTMASK_ALL, comes_past_a_cancellation_point, it), ERROR_NOT_READY);
+    CHECK_EQUAL(libxl_event_check(it->ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
+    libxl_event_free(it->ctx, event);
+    it->fetched = true;
+    pthread_testcancel();
+    return NULL;
+}
+
+/* Neither with a predicate, which may come past such a point, nor without, nor when the event is freed. */
+TEST_WITH(a_thread_that_is_cancelled_comes_to_the_end_of_its_check, NOT_FOR_LIBXENLIGHT | NOT_UNDER_VALGRIND)
+{
+    struct called_off it = { open_context(), 0, false };
+    libxl_ev_user user = 2;
+    pthread_t thread;
+    void *result;
+
+    enable(it.ctx, NOBODY, 1);
+    enable(it.ctx, NOBODY + 1, 2);
+    libxl_event_free(it.ctx, poll_until_event(it.ctx, is_for_user, &user));
+    /* The first one's death is queued now. */
+    CHECK_EQUAL(pthread_create(&thread, NULL, check_though_called_off, &it), 0);
+    CHECK_EQUAL(pthread_join(thread, &result), 0);
+    CHECK(result == PTHREAD_CANCELED);
+    CHECK_EQUAL(it.asked, 1);
+    CHECK(it.fetched);
+    expect_nothing_queued(it.ctx);
+    close_context(it.ctx);
+}
+
 TEST(the_types_have_their_numbers)
 {
     CHECK_EQUAL(LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN, 1);
