@@ -234,12 +234,12 @@ DOMAIN_TEST(event_wait_gives_what_is_queued_without_looking)
 }
 
 static pthread_t waiting_thread;
-static volatile sig_atomic_t signals;
+static int signals;
 
 static void note_signal(int number)
 {
     (void)number;
-    signals++;
+    __atomic_fetch_add(&signals, 1, __ATOMIC_SEQ_CST);
 }
 
 static void *signal_then_end(void *domid)
@@ -248,7 +248,7 @@ static void *signal_then_end(void *domid)
 
     for (i = 1; i <= 5; i++) {
         CHECK(pthread_kill(waiting_thread, SIGUSR1) == 0);
-        WAIT_UNTIL(signals == i);
+        WAIT_UNTIL(__atomic_load_n(&signals, __ATOMIC_SEQ_CST) == i);
     }
     host_destroy(*(uint32_t *)domid);
     return NULL;

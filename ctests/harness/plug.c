@@ -112,7 +112,7 @@ static void *serve(void *arg)
 
     WAIT_UNTIL(node_is(backend_node(plug, "state"), "5") && node_is(backend_node(plug, "online"), "0") &&
                (backend->manner != CLOSES_WHEN_CUT_OFF || !has_node(frontend_of(plug))));
-    lines = logged_by_libxl;
+    lines = __atomic_load_n(&logged_by_libxl, __ATOMIC_RELAXED);
     if (backend->manner != VANISHES)
         put_node(backend_node(plug, "state"), "6");
     /*
@@ -120,7 +120,7 @@ static void *serve(void *arg)
      * happened, what it has read, and the same once more if that was still the state before; then that it goes on.
      */
     if (backend->manner == CLOSES_AND_VANISHES && column == REAL)
-        WAIT_UNTIL(logged_by_libxl >= lines + 4);
+        WAIT_UNTIL(__atomic_load_n(&logged_by_libxl, __ATOMIC_RELAXED) >= lines + 4);
     if (backend->manner == VANISHES || backend->manner == CLOSES_AND_VANISHES)
         remove_node(backend_of(plug));
     free(backend);
