@@ -79,6 +79,8 @@ class Trial:
     checks: list[Check] = field(default_factory=list)
     figures: list[tuple[str, str]] = field(default_factory=list)
     seconds: int | None = None
+    # That it wasn't run, and why not.
+    skipped: str | None = None
 
 
 @dataclass
@@ -236,6 +238,8 @@ def read_trials(run: Run, lines: list[str]) -> None:
             continue
         elif line.startswith(("PASS ", "FAIL ")):
             run.trials[-1].checks.append(Check(run.trials[-1].name, line[5:], line.startswith("PASS ")))
+        elif line.startswith("skipped: "):
+            run.trials[-1].skipped = line
         elif match := re.fullmatch(r"FIGURE (.*?): (.*)", line):
             run.trials[-1].figures.append((match[1], match[2]))
         elif match := re.fullmatch(r" +(\S+): (\d+) s", line):

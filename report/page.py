@@ -252,7 +252,8 @@ def trials(run: Run) -> Element:
     shown = []
     for trial in run.trials:
         failed = sum(not check.passed for check in trial.checks)
-        side = join(count(len(trial.checks) - failed, failed), f", {trial.seconds} s" if trial.seconds is not None else None)
+        side = trial.skipped or \
+            join(count(len(trial.checks) - failed, failed), f", {trial.seconds} s" if trial.seconds is not None else None)
         title = join(element("code", trial.name), f" ({trial.length}): ", trial.about)
         items = [element("li", sign(check.passed), " ", check.name) for check in trial.checks]
         measured = table(["figure", ("number", "measured")], [[what, ("number", value)] for what, value in trial.figures]) \
