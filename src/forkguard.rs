@@ -10,8 +10,10 @@
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+
+use crate::sync::std_like::{RwLock, RwLockWriteGuard};
 
 /// std's lock and not parking_lot's: a child finds it as if the parent's other threads were still waiting for it, and
 /// parking_lot hands a lock on to whom it takes for the next in the queue, who doesn't exist there.

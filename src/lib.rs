@@ -17,7 +17,7 @@
 //! | [`pollset`] | what hooks have registered, for programs that call poll(2) themselves |
 //! | [`xen`] | all that touches Xen: libxenstore, libxenctrl, xentoollog |
 //! | `companion` | the functions of a real libxenlight in the process |
-//! | `sync` | what a context's threads meet at; under a scheduler, for the model |
+//! | `sync` | what threads meet at; under a scheduler, for the model, and in sight of a race detector |
 //! | `forkguard` | keeps forks out of moments that a child could not deal with |
 //! | `dynlib` | the dynamic linker |
 //! | [`stream`] | a context's events as a stream, for Rust programs |

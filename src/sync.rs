@@ -5,10 +5,10 @@
 //! tries orders of steps: with `--cfg xlevent_shuttle` the unit tests get [`shuttle`](https://docs.rs/shuttle)'s, and the
 //! tests of `context::model` run. Every other build has parking_lot's and the system's.
 //!
-//! What a forked child may find locked (`context::registry`, `forkguard`, `context::neighbours`) is std's and not taken from
-//! here, and so is what is looked at with those locks held. They must not be held where another thread could be scheduled: not
-//! across any lock, nor any atomic, of this room's. `neighbours` does that, where there are two contexts that are armed; the
-//! model has none that is.
+//! What a forked child may find locked (`context::registry`, `forkguard`, `context::neighbours`) is std's, by way of
+//! [`std_like`], and no scheduler's, and so is what is looked at with those locks held. They must not be held where another
+//! thread could be scheduled: not across any lock, nor any atomic, of this room's. `neighbours` does that, where there are two
+//! contexts that are armed; the model has none that is.
 
 #[cfg(not(all(test, xlevent_shuttle)))]
 mod real {
@@ -26,6 +26,8 @@ mod real {
 }
 #[cfg(not(all(test, xlevent_shuttle)))]
 pub(crate) use real::*;
+
+pub(crate) mod std_like;
 
 #[cfg(all(test, xlevent_shuttle))]
 mod scheduled;

@@ -22,8 +22,8 @@ use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::{Once, OnceLock};
 
+use crate::sync::std_like::{Once, OnceLock};
 use crate::xen::log::printable;
 use crate::xen::sigpipe;
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_int, c_short, c_void};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libc::{fd_set, pollfd, timeval};
@@ -19,6 +19,7 @@ use super::osevent::{libxl_osevent_hooks, libxl_osevent_occurred_fd, libxl_oseve
 use crate::abi::*;
 use crate::context;
 use crate::pollset::{Id, PollSet, Wanted};
+use crate::sync::std_like::RwLock;
 use crate::xen::log::{Level, Line};
 
 /// What the hooks of one context have registered: descriptors and timeouts, for a program that calls poll(2) or select(2)

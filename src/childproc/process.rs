@@ -12,12 +12,13 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use libc::{c_int, pid_t};
 use nix::errno::Errno;
 
 use super::sigchld::{self, Installed};
+use crate::sync::std_like::{Mutex, MutexGuard, OnceLock};
 
 pub(super) struct Process {
     descriptors: BTreeSet<RawFd>,

@@ -21,7 +21,7 @@
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, TryLockError, Weak};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
 
 use nix::errno::Errno;
 
@@ -33,6 +33,7 @@ use crate::evgen::snapshot::Snapshot;
 use crate::forkguard::undisturbed;
 use crate::reactor::now;
 use crate::sync::MutexGuard;
+use crate::sync::std_like::RwLock;
 
 /// The contexts that are armed. std's lock, as for all that a forked child may find.
 static ARMED: RwLock<Vec<Weak<Context>>> = RwLock::new(Vec::new());

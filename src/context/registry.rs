@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError};
 
 use super::{Context, neighbours};
 use crate::childproc::process;
 use crate::forkguard;
+use crate::sync::std_like::{Mutex, Once, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::xen::sigpipe;
 
 type Contexts = HashMap<usize, Arc<Context>, BuildHasherDefault<AddressHasher>>;

@@ -34,7 +34,6 @@
 mod timers;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -47,6 +46,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::time::clock_gettime;
 
 use crate::error::{Error, Result};
+use crate::sync::std_like::OnceLock;
 
 pub use timers::{TimerId, Timers};
 

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use xenctrl_sys::{xc_domaininfo_t, xc_interface};
@@ -14,6 +13,7 @@ use super::xenctrl::{self, XenCtrl};
 use crate::error::{Error, Result};
 use crate::forkguard::undisturbed;
 use crate::stats::Asked;
+use crate::sync::std_like::OnceLock;
 
 /// `XEN_DOMINF_*`: the bits and the shutdown reason's place in `flags`.
 mod flags {

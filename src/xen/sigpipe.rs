@@ -16,10 +16,12 @@
 
 use std::cell::Cell;
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use libc::{SIGPIPE, c_int, sigaction, sigset_t, timespec};
 use nix::errno::Errno;
+
+use crate::sync::std_like::{Mutex, MutexGuard};
 
 /// Requests that are under way.
 struct Requests {

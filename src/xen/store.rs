@@ -14,8 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -28,6 +28,7 @@ use super::sigpipe::spared;
 use crate::dynlib::{Library, function};
 use crate::error::{Error, Result};
 use crate::forkguard::undisturbed;
+use crate::sync::std_like::OnceLock;
 
 /// Fires when a domain has shut down, is dying, or is gone; which one, nobody says.
 pub const RELEASE_DOMAIN: &CStr = c"@releaseDomain";

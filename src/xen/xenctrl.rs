@@ -11,11 +11,11 @@
 
 use std::ffi::{CString, c_int, c_uint, c_void};
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use xenctrl_sys::{xc_domaininfo_t, xc_interface, xentoollog_logger};
 
 use crate::dynlib::{self, Library, function};
+use crate::sync::std_like::OnceLock;
 
 type InterfaceOpen = unsafe extern "C" fn(*mut xentoollog_logger, *mut xentoollog_logger, c_uint) -> *mut xc_interface;
 type InterfaceClose = unsafe extern "C" fn(*mut xc_interface) -> c_int;
