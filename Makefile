@@ -154,7 +154,7 @@ deb: deps-package ## Build Debian packages, without a network, and check them: t
 rpm: deps-package ## Build RPM packages, without a network, and check them: target/rpm/RPMS
 	@scripts/rpm
 
-test-packages: deps-package ## Build the Debian packages, install them into a clean Debian and use them there
+test-packages: deps-package ## Build the Debian packages in a clean Debian, install them into another and test them there
 	@packaging/test
 
 deps-package:
