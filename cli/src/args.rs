@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// The exit codes, and what they mean.
 pub const EXIT_STATUS: [(&str, &str); 8] = [
@@ -57,7 +57,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Watch {
     /// Watch this domain alone, and end when it is dead; may be given several times
-    #[arg(short, long, value_name = "N|NAME", conflicts_with = "all")]
+    #[arg(short, long, value_name = "N|NAME", value_hint = ValueHint::Other, conflicts_with = "all")]
     pub domain: Vec<String>,
 
     /// Watch all domains, also those that are yet to come (the default)
@@ -79,11 +79,12 @@ pub struct Watch {
     pub since_start: bool,
 
     /// End after so many lines
-    #[arg(short, long, value_name = "LINES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short, long, value_name = "LINES", value_hint = ValueHint::Other)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
     /// End after this time, such as 30s or 5min, with exit status 4
-    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
 }
 
@@ -99,6 +100,7 @@ pub struct Watch {
 pub struct Run {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
 }
 

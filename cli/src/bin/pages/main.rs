@@ -64,8 +64,15 @@ fn write(root: &Path, directory: &Path) -> io::Result<()> {
         made("man/man7")?.join("xlevent.7"),
         concepts.replace("@DATE@", &date()).replace("@SOURCE@", SOURCE),
     )?;
-    for (shell, place) in [(Shell::Bash, "bash"), (Shell::Zsh, "zsh"), (Shell::Fish, "fish")] {
-        clap_complete::generate_to(shell, &mut Arguments::command(), "xlevent", made(place)?)?;
+    // What comes after `run` is completed as the program that it is. zsh knows by itself.
+    let additions = [
+        (Shell::Bash, "bash", include_str!("run.bash")),
+        (Shell::Zsh, "zsh", ""),
+        (Shell::Fish, "fish", include_str!("run.fish")),
+    ];
+    for (shell, place, addition) in additions {
+        let file = clap_complete::generate_to(shell, &mut Arguments::command(), "xlevent", made(place)?)?;
+        std::fs::OpenOptions::new().append(true).open(file)?.write_all(addition.as_bytes())?;
     }
     Ok(())
 }
@@ -87,7 +94,8 @@ fn page(command: &clap::Command, place: &Path) -> io::Result<()> {
     for (code, meaning) in args::EXIT_STATUS {
         writeln!(text, ".TP\n{code}\n{}", meaning.replace('-', "\\-"))?;
     }
-    writeln!(text, ".SH \"SEE ALSO\"\nxlevent(1), xlevent(7), xl(1)")?;
+    let command = if command.has_subcommands() { "" } else { "xlevent(1), " };
+    writeln!(text, ".SH \"SEE ALSO\"\n{command}xlevent(7), xl(1)")?;
     // Blank lines between paragraphs are said otherwise.
     let text = String::from_utf8_lossy(&text).replace("\n\n", "\n.sp\n");
     std::fs::write(place.join(man.get_filename()), text)
