@@ -138,7 +138,7 @@ impl Context {
         }
         if !self.enter_gate(state) {
             // From a hook that this very step has called: it will be served when the step is done.
-            self.schedule(state, now(), Later::Retarget);
+            self.plan_retarget(state, now());
             return Ok(false);
         }
         let result = if state.armed {

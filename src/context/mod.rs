@@ -142,11 +142,14 @@ struct State {
     armed: bool,
     /// Since when, and how often, xenstored has been looked for in vain.
     outage: Option<arming::Outage>,
-    /// There was no memory to keep an event: the application is to be told. What takes memory by the number of domains or of
-    /// events is asked for so that it may be refused; the rest is small.
+    /// There was no memory to keep an event: the application is to be told. What takes memory by the number of events, or of
+    /// domains whose ends are watched, is asked for so that it may be refused; the rest is small, but for what a generator of
+    /// states keeps of each domain.
     starved: bool,
     /// When it is next seen to that the connection lives, while generators are served.
     pulse: Option<TimerId>,
+    /// When the watches are gone on with.
+    retarget: Option<TimerId>,
     /// Scans that failed one after another.
     failed_scans: u32,
     companion: companion::Sources,
@@ -231,6 +234,7 @@ impl Context {
             armed: false,
             outage: None,
             pulse: None,
+            retarget: None,
             starved: false,
             failed_scans: 0,
             companion: companion::Sources::default(),

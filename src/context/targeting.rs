@@ -14,7 +14,7 @@ use super::turn::Later;
 use super::{Context, State};
 use crate::error::{Error, Result};
 use crate::evgen::targets::{Demand, MANY, Step, Subject, Target, Targets};
-use crate::reactor::now;
+use crate::reactor::{Monotonic, now};
 use crate::sync::MutexGuard;
 use crate::xen::DOMID_LIMIT;
 use crate::xen::log::{Level, Line};
@@ -88,6 +88,14 @@ impl Context {
         }
     }
 
+    /// The next time that [`Context::retarget`] comes without being called for. There is one, however often a watch is refused.
+    pub(super) fn plan_retarget(&self, state: &mut State, at: Monotonic) {
+        if let Some(planned) = state.retarget.take() {
+            state.timers.remove(planned);
+        }
+        state.retarget = Some(self.schedule(state, at, Later::Retarget));
+    }
+
     /// Goes on to the watches that there should be.
     pub(super) fn retarget(&self) {
         let mut state = self.state.lock();
@@ -96,7 +104,7 @@ impl Context {
         }
         if !self.enter_gate(&mut state) {
             // Inside a hook that was called in the gate: when it is done.
-            self.schedule(&mut state, now(), Later::Retarget);
+            self.plan_retarget(&mut state, now());
             return;
         }
         self.retarget_in_gate(&mut state);
@@ -127,7 +135,7 @@ impl Context {
                 (Step::Watch(target), Err(error)) => {
                     log_failure(state, "moving to other watches", &error);
                     if !state.targets.refused(target) {
-                        self.schedule(state, now() + LONGEST_PAUSE, Later::Retarget);
+                        self.plan_retarget(state, now() + LONGEST_PAUSE);
                         return;
                     }
                 }

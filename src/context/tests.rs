@@ -438,6 +438,18 @@ fn however_many_looks_fail_there_is_one_time_for_the_next() {
 }
 
 #[test]
+fn however_often_a_watch_is_refused_there_is_one_time_for_the_next_try() {
+    let (context, _hear) = context();
+    let mut state = context.state.lock();
+    for seconds in 1..=5 {
+        context.plan_retarget(&mut state, Duration::from_secs(seconds));
+    }
+    assert_eq!(state.timers.pop_due(Duration::from_secs(4)), None);
+    assert_eq!(state.timers.pop_due(Duration::MAX), Some(turn::Later::Retarget));
+    assert_eq!(state.timers.pop_due(Duration::MAX), None);
+}
+
+#[test]
 fn a_descriptor_number_that_is_used_again_is_another_descriptor() {
     let (context, hear) = context();
     let (first, mut first_end) = UnixStream::pair().unwrap();

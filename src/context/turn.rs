@@ -175,7 +175,10 @@ impl Context {
                                 state.pulse = None;
                                 self.plan_pulse(state);
                             }
-                            Later::Retarget => state.outbox.push_back(Item::Retarget),
+                            Later::Retarget => {
+                                state.retarget = None;
+                                state.outbox.push_back(Item::Retarget);
+                            }
                             Later::Drive(id) => state.retry_look(id),
                             Later::Task(id) => state.task_time_up(id),
                             Later::AlwaysReady => self.always_ready(state),
