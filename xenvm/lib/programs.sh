@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # shellcheck shell=bash
-# What is under test, on its way into the machine: the library and the C
-# programs that use it.
+# What is under test, on its way into the machine: the library, the command and
+# the C programs that use it.
 #
 #   XLEVENT_LIB   the library (default: the release build, if there is one);
 #                 "none" for a machine without it
@@ -33,6 +33,12 @@ stage_programs() {
         [ -f "$library" ] || die "no library at $library"
         install -m 755 "$library" "$share/lib/libxlevent.so.1"
         say "library: $library"
+        # And the command, if it was built beside it.
+        directory=$(dirname "$library")
+        if [ -x "$directory/xlevent" ] && [ -f "$directory/libxlevent_run.so" ]; then
+            install -m 755 "$directory/xlevent" "$share/bin/"
+            install -m 755 "$directory/libxlevent_run.so" "$share/lib/"
+        fi
     else
         say "no library: xl runs as it is"
     fi
