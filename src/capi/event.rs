@@ -104,7 +104,7 @@ pub(super) unsafe fn retrieve_with(
     }
 }
 
-/// Like libxl_event_check, but blocks until there is an event that matches.
+/// Waits until there is an event that matches, and fetches it as libxl_event_check does.
 ///
 /// While it waits it does the library's work, also where hooks are registered for that. Any number of threads may wait
 /// on one context; each event that is queued wakes them all, and goes to one that wants it. Event callbacks may run
