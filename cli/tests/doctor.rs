@@ -47,6 +47,21 @@ fn where_all_is_well_it_says_what_is_used() {
 }
 
 #[test]
+fn libxenlight_is_found_without_the_linkers_cache() {
+    let host = host();
+    let folder = Folder::new("doctor-without-cache");
+    folder.script("ldconfig", "#!/bin/sh\necho \"Can't open cache file\" >&2\nexit 1\n");
+    let mut path = folder.path("").into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let (findings, said, code) = verdicts(on(&host, &["doctor"]).env("PATH", path));
+    assert_verdict(&findings, "libxenlight", "ok");
+    let line = said.lines().find(|line| line.contains("ok    libxenlight")).unwrap();
+    assert!(line.contains("/libxenlight.so.4."), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn who_reads_no_more_is_not_complained_of() {
     let host = host();
     let (reader, writer) = std::io::pipe().unwrap();

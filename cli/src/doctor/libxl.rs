@@ -3,7 +3,7 @@
 //!
 //! The dynamic linker is asked: it can load a program, bind its symbols, and say to what, without starting it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,12 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/li
 const FUNCTION: &str = "libxl_event_wait";
 
 pub fn findings() -> Vec<Finding> {
-    let mut findings = vec![releases()];
+    let programs = programs();
+    let mut findings = vec![releases(&programs)];
     match Libraries::find() {
         Ok(libraries) => {
             findings.push(Finding::ok("xlevent", libraries.library.display()));
-            findings.extend(preloads(&libraries));
+            findings.extend(preloads(&libraries, &programs));
         }
         Err(why) => findings.push(Finding::bad("xlevent", why, "install the library beside this command")),
     }
@@ -35,30 +36,48 @@ pub fn findings() -> Vec<Finding> {
     findings
 }
 
-fn releases() -> Finding {
+fn releases(programs: &[PathBuf]) -> Finding {
     let what = "libxenlight";
-    let mut found = BTreeSet::new();
-    for program in ["ldconfig", "/sbin/ldconfig", "/usr/sbin/ldconfig"] {
-        let Ok(output) = Command::new(program).arg("-p").stderr(Stdio::null()).output() else { continue };
-        found.extend(libxenlights(&String::from_utf8_lossy(&output.stdout)));
-        break;
+    let mut found = BTreeMap::new();
+    // A host needn't have a cache, and where a program asks for a library it may say itself where that is.
+    for said in programs.iter().map(|program| loaded_by(program)).chain([cache()]) {
+        for file in libxenlights(&said) {
+            // One may be reached by several paths.
+            let key = fs::canonicalize(file).unwrap_or_else(|_| file.into());
+            found.entry(key).or_insert_with(|| file.to_owned());
+        }
     }
     if found.is_empty() {
         let advice = "fine for programs that are linked with xlevent alone; xl and libvirt bring it";
-        return Finding::warn(what, "not installed", advice);
+        return Finding::warn(what, "none is in the linker's cache, and no xl here finds one", advice);
     }
-    Finding::ok(what, found.into_iter().collect::<Vec<_>>().join(", "))
+    Finding::ok(what, found.into_values().collect::<Vec<_>>().join(", "))
 }
 
-/// The files of all releases that the linker's cache has.
-fn libxenlights(cache: &str) -> impl Iterator<Item = String> {
-    let lines = cache.lines().filter(|line| line.trim_start().starts_with("libxenlight.so."));
-    lines.filter_map(|line| Some(line.split_once("=> ")?.1.to_owned()))
+/// The linker's cache, in words; empty if there is none.
+fn cache() -> String {
+    let programs = ["ldconfig", "/sbin/ldconfig", "/usr/sbin/ldconfig"];
+    let print = |program| Command::new(program).arg("-p").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let output = programs.iter().find_map(|program| print(program).ok());
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-fn preloads(libraries: &Libraries) -> Vec<Finding> {
+/// What the dynamic linker loads for a program, in its words.
+fn loaded_by(program: &Path) -> String {
+    let output = asked_of(program).stderr(Stdio::null()).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+/// The files of libxenlight among libraries that the linker or its cache names.
+fn libxenlights(said: &str) -> impl Iterator<Item = &str> {
+    let lines = said.lines().filter(|line| line.trim_start().starts_with("libxenlight.so."));
+    // The linker says where in memory it is, too.
+    let files = lines.filter_map(|line| line.split_once("=> ")?.1.split(" (0x").next());
+    files.filter(|file| *file != "not found")
+}
+
+fn preloads(libraries: &Libraries, programs: &[PathBuf]) -> Vec<Finding> {
     let what = "preload";
-    let programs = programs();
     if programs.is_empty() {
         return vec![Finding::ok(what, "there is no xl here to try it with")];
     }
@@ -103,17 +122,22 @@ fn is_a_program(file: &Path) -> bool {
     begin.starts_with(b"\x7fELF") && why_not_preloaded(file).is_none()
 }
 
+/// A program for which the dynamic linker loads everything, says what that is, and doesn't start it.
+fn asked_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("LD_TRACE_LOADED_OBJECTS", "1").stdin(Stdio::null());
+    command
+}
+
 /// The file that a program's function would come from.
 fn bound_to(program: &Path, preload: &OsString) -> Result<PathBuf, String> {
-    let output = Command::new(program)
-        // Loads and binds everything, says what it binds, and doesn't start the program.
-        .env("LD_TRACE_LOADED_OBJECTS", "1")
+    let output = asked_of(program)
+        // Binds everything, too, and says what.
         .env("LD_WARN", "1")
         .env("LD_BIND_NOW", "1")
         .env("LD_DEBUG", "bindings")
         .env_remove("LD_DEBUG_OUTPUT")
         .env("LD_PRELOAD", preload)
-        .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -146,5 +170,8 @@ mod tests {
         let cache = "2 libs found in cache\n\tlibxenlight.so.4.17 (libc6,x86-64) => /lib/libxenlight.so.4.17\n\
                      \tlibxenlight.so (libc6,x86-64) => /lib/libxenlight.so\n\tlibz.so.1 => /lib/libz.so.1\n";
         assert_eq!(libxenlights(cache).collect::<Vec<_>>(), ["/lib/libxenlight.so.4.17"]);
+        let loaded = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibxenlight.so.4.17 => /lib/libxenlight.so.4.17 (0x00007f0e)\n\
+                      \tlibxenlight.so.4.20 => not found\n\tlibz.so.1 => /lib/libz.so.1 (0x00007f0d)\n";
+        assert_eq!(libxenlights(loaded).collect::<Vec<_>>(), ["/lib/libxenlight.so.4.17"]);
     }
 }
