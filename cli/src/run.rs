@@ -21,7 +21,8 @@ pub fn run(run: &args::Run) -> Result<Infallible> {
     let Some((name, arguments)) = run.command.split_first() else {
         return Err(Failure::Run("no program is named".to_owned()));
     };
-    let shown = Path::new(name).display();
+    // A name may be empty, or have blanks.
+    let shown = format!("'{}'", Path::new(name).display());
     let path = program::find(Path::new(name)).map_err(|missing| match missing {
         Missing::NotFound => Failure::NoSuchProgram(format!("{shown}: there is no such program")),
         Missing::NotExecutable => Failure::NotExecutable(format!("{shown} can't be executed")),

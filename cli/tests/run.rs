@@ -128,9 +128,9 @@ fn programs_that_are_not_there_or_none() {
     assert_eq!(failed(&["no-such-program-at-all"]).0, Some(127));
     assert_eq!(
         failed(&["/nonexistent/program"]),
-        (Some(127), "xlevent: /nonexistent/program: there is no such program\n".into())
+        (Some(127), "xlevent: '/nonexistent/program': there is no such program\n".into())
     );
-    assert_eq!(failed(&[&path("data")]), (Some(126), "xlevent: data can't be executed\n".into()));
+    assert_eq!(failed(&[&path("data")]), (Some(126), "xlevent: 'data' can't be executed\n".into()));
     assert_eq!(failed(&[&path("")]).0, Some(126));
     assert_eq!(failed(&[&path("lost")]).0, Some(127));
     assert_eq!(failed(&[]).0, Some(2));

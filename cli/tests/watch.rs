@@ -211,7 +211,7 @@ fn a_hostile_name_is_a_name() {
     assert!(done.stdout.iter().all(|byte| *byte == b'\n' || (0x20..0x7f).contains(byte)));
     assert_eq!(essence(text(&done.stdout).trim_end()), json!([web, "created", null, name]));
     let done = output(&mut on(&host, &["watch", "-d", "\u{1b}[2J"]));
-    assert_eq!(text(&done.stderr), "xlevent: there is no domain \\x1b[2J\n");
+    assert_eq!(text(&done.stderr), "xlevent: there is no domain '\\x1b[2J'\n");
 }
 
 #[test]
@@ -288,9 +288,13 @@ fn what_cannot_be_is_refused() {
         assert_eq!(text(&done.stdout), "");
         (done.status.code(), text(&done.stderr))
     };
-    assert_eq!(refused(&["-d", "nobody"]), (Some(1), "xlevent: there is no domain nobody\n".to_owned()));
+    assert_eq!(refused(&["-d", "nobody"]), (Some(1), "xlevent: there is no domain 'nobody'\n".to_owned()));
+    assert_eq!(refused(&["-d", ""]), (Some(1), "xlevent: there is no domain ''\n".to_owned()));
     assert_eq!(refused(&["-d", "77"]), (Some(1), "xlevent: there is no domain 77\n".to_owned()));
-    assert_eq!(refused(&["-d", "twin"]), (Some(1), "xlevent: twin is the name of several domains: 1, 2\n".to_owned()));
+    assert_eq!(
+        refused(&["-d", "twin"]),
+        (Some(1), "xlevent: 'twin' is the name of several domains: 1, 2\n".to_owned())
+    );
     for words in [&["-d", "1", "--all"][..], &["--count", "0"], &["--timeout", "soon"], &["--fast"], &["web"]] {
         assert_eq!(refused(words).0, Some(2), "{words:?}");
     }

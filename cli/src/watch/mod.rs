@@ -84,16 +84,16 @@ fn choose(wanted: &[String], there: &[DomainInfo], names: &mut Names) -> Result<
     }
     let mut chosen: HashMap<u32, DomainInfo> = HashMap::new();
     for wanted in wanted {
-        let found: Vec<&DomainInfo> = match wanted.parse::<u32>() {
-            Ok(domid) => there.iter().filter(|info| info.domid() == domid).collect(),
+        let (found, shown): (Vec<&DomainInfo>, String) = match wanted.parse::<u32>() {
+            Ok(domid) => (there.iter().filter(|info| info.domid() == domid).collect(), domid.to_string()),
             Err(_) => {
                 let is_called = |info: &&DomainInfo| {
                     names.of(info.domid(), info.uuid(), true).is_some_and(|name| name == wanted.as_bytes())
                 };
-                there.iter().filter(is_called).collect()
+                // A name may be empty, or have blanks.
+                (there.iter().filter(is_called).collect(), format!("'{}'", line::printable(wanted.as_bytes())))
             }
         };
-        let shown = line::printable(wanted.as_bytes());
         match found[..] {
             [] => return Err(Failure::Failed(format!("there is no domain {shown}"))),
             [info] => drop(chosen.insert(info.domid(), *info)),
