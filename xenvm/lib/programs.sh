@@ -26,6 +26,19 @@ event_lib=${EVENTLIB:-}
 # path before its own; Xen's libraries are where the compiler looks anyway.
 sysroot_pkg_config() { with_sysroot env -u PKG_CONFIG_SYSROOT_DIR pkg-config "$@"; }
 
+# stage_command SHARE DIRECTORY: the command too, if it was built, or installed,
+# with the library of that directory.
+stage_command() {
+    local share=$1 directory=$2 command=$2/xlevent keeper=$2/libxlevent_run.so
+    if [ -d "$directory/xlevent" ]; then
+        command=$directory/../bin/xlevent keeper=$directory/xlevent/libxlevent_run.so
+    fi
+    [ -f "$command" ] && [ -f "$keeper" ] || return 0
+    install -m 755 "$command" "$share/bin/"
+    install -m 755 "$keeper" "$share/lib/"
+    say "command: $command"
+}
+
 # stage_programs SHARE: fill lib/ and bin/.
 stage_programs() {
     local share=$1 directory built options
@@ -33,12 +46,7 @@ stage_programs() {
         [ -f "$library" ] || die "no library at $library"
         install -m 755 "$library" "$share/lib/libxlevent.so.1"
         say "library: $library"
-        # And the command, if it was built beside it.
-        directory=$(dirname "$library")
-        if [ -x "$directory/xlevent" ] && [ -f "$directory/libxlevent_run.so" ]; then
-            install -m 755 "$directory/xlevent" "$share/bin/"
-            install -m 755 "$directory/libxlevent_run.so" "$share/lib/"
-        fi
+        stage_command "$share" "$(dirname "$library")"
     else
         say "no library: xl runs as it is"
     fi
