@@ -55,7 +55,7 @@ impl Lane {
     /// Where its events from a serial on begin.
     fn index_from(&self, from: u64) -> usize {
         match self.events.front() {
-            // As for every first look.
+            // None of them has been looked at: so it is for who asks without a predicate, and at the first look of one.
             Some((oldest, _)) if *oldest >= from => 0,
             _ => self.events.partition_point(|(serial, _)| *serial < from),
         }
@@ -163,7 +163,7 @@ impl Queue {
         if oldest < from {
             return self.take_first_among(mask, from);
         }
-        // As for every first look.
+        // None of them has been looked at: so it is for who asks without a predicate, and at the first look of one.
         let (_, event) = lane.events.pop_front()?;
         lane.give_back();
         self.length -= 1;
