@@ -40,7 +40,8 @@ static void poll_until_script_runs(libxl_ctx *ctx, const struct plug *plug)
 
 /* ---- what takes its time ---- */
 
-/* Each in its own way, all at once: 40 s for the longest. */
+/* Each in its own way, all at once: 40 s for the longest. What each has is for src/ao/course_tests.rs to say: here, it depends
+   on who gets the processor which of them ends first. */
 TEST_WITH(who_takes_too_long_is_not_waited_for, DEVICES)
 {
     enum { LATE, LATE_CUT_OFF, NEVER, NOW, FOREIGN, FOREIGN_NOW, SCRIPT, QEMU, QEMU_SHUT_DOWN, NOT_READY, COUNT_OF_ALL };
@@ -81,7 +82,6 @@ TEST_WITH(who_takes_too_long_is_not_waited_for, DEVICES)
     CHECK(is_removed(&plugs[QEMU]));
     CHECK_EQUAL(await_end(ctx, &notes[QEMU_SHUT_DOWN]), 0);
     CHECK(is_removed(&plugs[QEMU_SHUT_DOWN]));
-    CHECK_EQUAL(notes[NEVER].calls, 0);
 
     CHECK_EQUAL(await_end(ctx, &notes[NEVER]), ERROR_TIMEDOUT);
     CHECK(is_whole(&plugs[NEVER]));
@@ -91,7 +91,6 @@ TEST_WITH(who_takes_too_long_is_not_waited_for, DEVICES)
     CHECK(is_whole(&plugs[FOREIGN]));
     CHECK_EQUAL(await_end(ctx, &notes[FOREIGN_NOW]), ERROR_TIMEDOUT);
     CHECK(is_removed(&plugs[FOREIGN_NOW]));
-    CHECK_EQUAL(notes[LATE].calls, 0);
 
     CHECK_EQUAL(await_end(ctx, &notes[LATE_CUT_OFF]), 0);
     CHECK(is_removed(&plugs[LATE_CUT_OFF]));
@@ -100,7 +99,6 @@ TEST_WITH(who_takes_too_long_is_not_waited_for, DEVICES)
     /* Its time, and that of the removal which undoes it. */
     CHECK_EQUAL(await_end(ctx, &notes[NOT_READY]), ERROR_TIMEDOUT);
     CHECK(is_removed(&plugs[NOT_READY]));
-    CHECK_EQUAL(notes[SCRIPT].calls, 0);
 
     CHECK_EQUAL(await_end(ctx, &notes[SCRIPT]), ERROR_TIMEDOUT);
     CHECK(is_whole(&plugs[SCRIPT]));
