@@ -365,6 +365,8 @@ static bool is_wanted(const struct test *test, const char *name)
         return false;
     if (test->traits & NOT_BESIDE_LIBXENLIGHT && column != ALONE)
         return false;
+    if (test->traits & LIBXENLIGHTS_BESIDE && column == BESIDE)
+        return false;
     if (test->traits & NOT_UNDER_VALGRIND && under_valgrind())
         return false;
     if (test->traits & WITH_ONE_WATCH && host_has_newer_xenstored())
