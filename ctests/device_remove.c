@@ -610,7 +610,8 @@ TEST_WITH(none_is_removed_if_one_is_refused_and_none_is_no_mistake, DEVICES)
     devices[1].kind = 3;
     CHECK_EQUAL(xlevent_devices_remove(ctx, disk.domid, devices, 2, XLEVENT_FORCE_LATE, &how), ERROR_INVAL);
     CHECK_EQUAL(xlevent_devices_remove(ctx, disk.domid, NULL, 1, XLEVENT_FORCE_LATE, &how), ERROR_INVAL);
-    CHECK_EQUAL(logged_errors, 4);
+    CHECK_EQUAL(xlevent_devices_remove(ctx, disk.domid, NULL, 0, (enum xlevent_force)7, &how), ERROR_INVAL);
+    CHECK_EQUAL(logged_errors, 5);
     CHECK_EQUAL(note.calls, 0);
     CHECK(node_is(backend_node(&disk, "state"), "4"));
     CHECK_EQUAL(xlevent_devices_remove(ctx, disk.domid, NULL, 0, XLEVENT_FORCE_LATE, NULL), 0);

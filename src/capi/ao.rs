@@ -256,12 +256,16 @@ pub unsafe extern "C" fn xlevent_devices_remove(
         if devices.is_null() && count > 0 {
             return invalid(&context, name, "the devices are NULL");
         }
+        let goal = match forced(force) {
+            Ok(force) => Goal::Remove(force),
+            Err(why) => return invalid(&context, name, &why),
+        };
         let mut wanted = Vec::new();
         for index in 0..count {
             // SAFETY: not null, so an array of `count`; any bytes are one of these.
             let listed = unsafe { *devices.add(index) };
-            match forced(force).and_then(|force| Ok((device(domid, listed)?, Goal::Remove(force)))) {
-                Ok(device) => wanted.push(device),
+            match device(domid, listed) {
+                Ok(device) => wanted.push((device, goal)),
                 Err(why) => return invalid(&context, name, &why),
             }
         }
