@@ -60,7 +60,7 @@ deps-test:
 
 ##@ Tests
 
-test: deps-test ## Run all tests; ends with the totals (XEN=4.20: on that release of Xen)
+test: deps-test ## Run all tests; ends with the totals (XEN=4.20: on that release of Xen; BRIEF=1: what fails, and the totals)
 	@scripts/test
 
 check-fmt: deps-test ## Check the formatting
