@@ -7,7 +7,6 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -793,27 +792,6 @@ DOMAIN_TEST(threads_fork_and_reap_their_own_while_events_flow)
     close_context(ctx);
 }
 
-/* The only thread of a process waits for a futex: nobody will ever wake it. */
-static bool waits_for_a_lock(pid_t pid)
-{
-    unsigned long futex, operation;
-    char path[50];
-    long number = -1;
-    FILE *file;
-
-    snprintf(path, sizeof path, "/proc/%d/syscall", (int)pid);
-    file = fopen(path, "r");
-    if (!file)
-        return false;
-    if (fscanf(file, "%ld %lx %lx", &number, &futex, &operation) != 3)
-        number = -1; /* "running" */
-    fclose(file);
-    if (number != SYS_futex)
-        return false;
-    operation &= (unsigned long)FUTEX_CMD_MASK;
-    return operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET;
-}
-
 static atomic_bool no_more_signals;
 
 static void *raise_SIGCHLD(void *unused)
@@ -845,7 +823,8 @@ TEST_WITH(a_child_that_is_forked_while_the_handler_runs_can_forget_its_parents_c
             _exit(0);
         }
         while ((ended = waitpid(pid, &status, WNOHANG)) == 0 && !stuck) {
-            stuck = waits_for_a_lock(pid);
+            /* Its only thread waits for a lock: nobody will give it up. */
+            stuck = sleeps_in(pid) == SYS_futex;
             sched_yield();
         }
         if (stuck) {
