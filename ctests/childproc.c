@@ -752,7 +752,7 @@ static void *fork_and_reap(void *user)
     for (i = 0; i < FORKS; i++) {
         pid = fork();
         if (pid == 0) {
-            /* Every other one forgets; the rest just end. (Beside libxenlight, see what comes after this.) */
+            /* Every other one forgets; the rest just end. (Not with libxenlight: the next test says why.) */
             if (i & 1 && column == ALONE)
                 libxl_postfork_child_noexec(forker->ctx);
             _exit(i);
@@ -803,7 +803,8 @@ static void *raise_SIGCHLD(void *unused)
 }
 
 /* libxenlight's handler takes a lock, and its libxl_postfork_child_noexec the same. */
-TEST_WITH(a_child_that_is_forked_while_the_handler_runs_can_forget_its_parents_contexts, LIBXENLIGHTS_BESIDE | NOT_UNDER_VALGRIND)
+TEST_WITH(a_child_that_is_forked_while_the_handler_runs_can_forget_its_parents_contexts,
+          LIBXENLIGHTS_BESIDE | NOT_UNDER_VALGRIND)
 {
     enum { THREADS = 2, CHILDREN = 300, UNTIL_SEEN = 100000 };
     libxl_ctx *ctx = open_context();

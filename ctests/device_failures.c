@@ -40,8 +40,10 @@ static void poll_until_script_runs(libxl_ctx *ctx, const struct plug *plug)
 
 /* ---- what takes its time ---- */
 
-/* Each in its own way, all at once: 40 s for the longest. What each has is for src/ao/course_tests.rs to say: here, it depends
-   on who gets the processor which of them ends first. */
+/*
+ * Each in its own way, all at once: 40 s for the longest. How long each has is for src/ao/course_tests.rs to say: which of them
+ * ends first here depends on who gets the processor.
+ */
 TEST_WITH(who_takes_too_long_is_not_waited_for, DEVICES)
 {
     enum { LATE, LATE_CUT_OFF, NEVER, NOW, FOREIGN, FOREIGN_NOW, SCRIPT, QEMU, QEMU_SHUT_DOWN, NOT_READY, COUNT_OF_ALL };

@@ -925,8 +925,9 @@ void libxl_childproc_sigchld_occurred(libxl_ctx *ctx)
  * libxenlight's. So an application doesn't fork while another thread of its own is in those. If one is in libxl_ctx_alloc or
  * libxl_ctx_free, and libxenlight is there, then this function leaves the connections to xenstored and to the hypervisor
  * open in the child, and opening another context there may hang, as it may with libxenlight alone. Its handler of SIGCHLD,
- * which is there while it has children or, with the two owners that say "always", while it has contexts, takes a lock too: in
- * a child that was forked while another thread was in it, this function may never return. (This library's own handler takes none.)
+ * which is there while it has children or, with the two owners that say "always", while it has contexts, takes a lock too:
+ * in a child that was forked while another thread was in it, this function may never return. (This library's own handler
+ * takes none.)
  *
  * May be called before an exec. A NULL or unknown `ctx`, as in a second call, is logged; our contexts are forgotten all
  * the same, but libxenlight, which wants a context of the parent's, is not told.

@@ -41,8 +41,8 @@ enum {
     NOT_FOR_LIBXENLIGHT = 2, /* asks for what libxenlight leaves undefined, or has not */
     NOT_BESIDE_LIBXENLIGHT = 4, /* and cannot be had where it is in the process */
     NOT_UNDER_VALGRIND = 8, /* counts descriptors, of which valgrind has some; or loses what other threads had in hand */
-    LIBXENLIGHTS_BESIDE = 32, /* is libxenlight's doing where it is in the process: column real shows it */
     WITH_ONE_WATCH = 16, /* counts on one watch for all domains, which few domains don't have with a newer xenstored */
+    LIBXENLIGHTS_BESIDE = 32, /* is libxenlight's doing where it is in the process: column real shows it */
 };
 
 void add_test(const char *name, void (*run)(void), int traits);

@@ -1008,7 +1008,7 @@ static void open_slot(struct slot *slot)
     libxl_event_register_callbacks(slot->ctx, slot->way == CALLS_BACK ? &event_hooks : &no_events, slot);
     if (slot->way == OWNS_NO_CHILDREN)
         libxl_childproc_setmode(slot->ctx, &mainloop, NULL);
-    /* Not beside libxenlight: a child that is forked while its handler of SIGCHLD runs may hang (ctests/differences, fork-in-handler). */
+    /* Not beside libxenlight: a child that is forked while its handler of SIGCHLD runs may hang (fork-in-handler). */
     if (slot->way == REAPS_ITS_OWN && column == ALONE)
         libxl_childproc_setmode(slot->ctx, &selective, NULL);
     for (i = 0; i < SUBSCRIBERS; i++)
