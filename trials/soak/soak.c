@@ -119,18 +119,28 @@ static struct held held(size_t bytes)
 /* ---- events ---- */
 
 static uint64_t events;
-static size_t leak_bytes, leaked;
-static char *leak_room;
+static size_t leak_bytes;
+
+/* Two threads take events, and lose what is lost into the same room. */
+static void leak(void)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static size_t leaked;
+    static char *room;
+
+    pthread_mutex_lock(&lock);
+    leaked += leak_bytes;
+    room = realloc(room, leaked);
+    CHECK(room);
+    pthread_mutex_unlock(&lock);
+}
 
 static void take(libxl_event *event, libxl_ctx *ctx)
 {
     libxl_event_free(ctx, event);
     __atomic_fetch_add(&events, 1, __ATOMIC_SEQ_CST);
-    if (leak_bytes) {
-        leaked += leak_bytes;
-        leak_room = realloc(leak_room, leaked);
-        CHECK(leak_room);
-    }
+    if (leak_bytes)
+        leak();
 }
 
 static void occurs(void *user, libxl_event *event)
