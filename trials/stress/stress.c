@@ -18,7 +18,7 @@
  *
  * usage, from `run`: SECONDS and SEED are in the environment as STRESS_SECONDS and STRESS_SEED. With the same seed each thread
  * makes the same choices; the order of the threads is the machine's. STRESS_SPOIL: what happens to one event in many on its way
- * into the ledger, which has to be found (`enum spoil`).
+ * into the ledger, which has to be found (`enum spoil`). STRESS_FORKS=0: without forked children, for who can't follow them.
  */
 #include <errno.h>
 #include <poll.h>
@@ -830,6 +830,19 @@ static void remove_if_there(const char *path)
         remove_node(path);
 }
 
+/* Whether a slot has this subscriber, or (0) the context's own. */
+static bool is_there(struct slot *slot, uint64_t subscriber)
+{
+    bool there = subscriber == 0;
+    int i;
+
+    pthread_mutex_lock(&slot->books);
+    for (i = 0; i < SUBSCRIBERS; i++)
+        there |= slot->subscribers[i].id == subscriber;
+    pthread_mutex_unlock(&slot->books);
+    return there;
+}
+
 /* A drive of a new domain is ejected once. The event comes once, to whoever looks. */
 static void eject_once(struct slot *slot)
 {
@@ -848,13 +861,8 @@ static void eject_once(struct slot *slot)
 
         eject(drive);
         while (!stop && !entry->others) {
-            int i;
-            bool there = id == 0;
-
             drain(slot);
-            for (i = 0; i < SUBSCRIBERS; i++)
-                there |= slot->subscribers[i].id == id;
-            if (!there)
+            if (!is_there(slot, id))
                 break; /* the subscriber has gone, with its drives and its events */
             pause_a_little();
         }
@@ -1130,11 +1138,15 @@ static void live_shortly(void)
 
 /* ---- the process, and the rest ---- */
 
+static bool may_fork;
+
 static void fork_once(struct slot *slot)
 {
     int status;
     pid_t pid;
 
+    if (!may_fork)
+        return;
     pthread_rwlock_wrlock(&own_handles_lock);
     hold_daemon();
     enter(slot);
@@ -1279,6 +1291,7 @@ TEST_WITH(sixteen_threads_and_every_event_accounted_for, COMMANDS_DOMAINS | NOT_
     /* The frame's limit is for tests that don't last. */
     alarm((unsigned)length + 3 * PATIENCE_S);
     log_quietly = true;
+    may_fork = setting("STRESS_FORKS", 1) != 0;
     domains = calloc(DOMAINS_MAX, sizeof *domains);
     ledger = calloc(ENTRIES_MAX, sizeof *ledger);
     CHECK(domains && ledger);
