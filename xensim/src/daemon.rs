@@ -221,6 +221,7 @@ impl<'a> Daemon<'a> {
             if self.pid().is_none() {
                 return Err(Error::other(what(), "it does not run"));
             }
+            channels.finish_delivery(VIRQ_DOM_EXC).context(what)?;
             if Instant::now() > deadline {
                 return Err(Error::new(what(), io::Error::from(io::ErrorKind::TimedOut)));
             }

@@ -6,8 +6,10 @@
 //!
 //! Invariants:
 //! - A port delivers once and is then masked until its owner unmasks it. What comes meanwhile is remembered as one bit,
-//!   and delivered when it is unmasked. So a FIFO never holds more than one number per port, and a burst costs one
-//!   delivery.
+//!   and delivered when it is unmasked. So a burst costs one delivery.
+//! - Whoever is about to write a port's number says so in the port's word until it is written: he may be killed before. Who
+//!   raises the next event, or waits for this one to be dealt with, finds that and writes it. Where both do, an owner is told
+//!   once too often, and finds nothing new.
 //! - A port's word changes by compare-and-swap only. Slots of handles are given and taken under the table's lock.
 //! - A process that is gone is known by its FIFO having no reader. Its slot and ports are taken back when a slot is
 //!   needed, and when someone wants its virtual interrupt.
@@ -32,6 +34,8 @@ const USED: u64 = 1 << 0;
 const MASKED: u64 = 1 << 1;
 const PENDING: u64 = 1 << 2;
 const IS_VIRQ: u64 = 1 << 3;
+/// Somebody is about to write the number, or was when he died.
+const WRITING: u64 = 1 << 4;
 const SLOT_SHIFT: u32 = 16;
 const SLOT_MASK: u64 = 0xffff << SLOT_SHIFT;
 
@@ -161,23 +165,28 @@ impl<'a> Channels<'a> {
 
     /// Raises a virtual interrupt. False if nobody has bound it.
     pub fn raise(&self, virq: u32) -> io::Result<bool> {
-        match self.table.virq_ports.get(virq as usize).map(|port| port.load(Ordering::Acquire)) {
-            None | Some(0) => Ok(false),
-            Some(port) => self.deliver(port),
+        match self.virq_port(virq) {
+            0 => Ok(false),
+            port => self.deliver(port),
         }
     }
 
     fn deliver(&self, port: u32) -> io::Result<bool> {
         let Some(word) = self.table.ports.get(port as usize) else { return Ok(false) };
+        let waits = |word: u64| word & (MASKED | WRITING) == MASKED;
         let next = |word: u64| match word {
             _ if word & USED == 0 => None,
-            _ if word & MASKED != 0 => Some(word | PENDING),
-            _ => Some(word | MASKED),
+            _ if waits(word) => Some(word | PENDING),
+            _ => Some(word | MASKED | WRITING),
         };
         match word.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) {
             Err(_) => Ok(false),
-            Ok(before) if before & MASKED != 0 => Ok(true),
-            Ok(before) => self.write(slot(before), port),
+            Ok(before) if waits(before) => Ok(true),
+            Ok(before) => {
+                let written = self.write(slot(before), port);
+                word.fetch_and(!WRITING, Ordering::AcqRel);
+                written
+            }
         }
     }
 
@@ -190,6 +199,18 @@ impl<'a> Channels<'a> {
         }
     }
 
+    /// Delivers what of a virtual interrupt somebody has begun to deliver, who may have died since.
+    pub fn finish_delivery(&self, virq: u32) -> io::Result<()> {
+        let port = self.virq_port(virq);
+        let begun = self.table.ports.get(port as usize).is_some_and(|word| word.load(Ordering::Acquire) & WRITING != 0);
+        if begun { self.deliver(port).map(|_| ()) } else { Ok(()) }
+    }
+
+    /// 0 if nobody has bound it.
+    fn virq_port(&self, virq: u32) -> u32 {
+        self.table.virq_ports.get(virq as usize).map_or(0, |port| port.load(Ordering::Acquire))
+    }
+
     /// Lets a port deliver again; what has come since is delivered now. One that the caller hasn't bound, or no longer, is
     /// left out: the device doesn't say so either. A xenstored that has replaced itself may still read the number of a port
     /// that the one before has given back.
@@ -197,7 +218,7 @@ impl<'a> Channels<'a> {
         if self.owner(port) != Some(slot) {
             return Ok(());
         }
-        let before = self.table.ports[port as usize].fetch_and(!(MASKED | PENDING), Ordering::AcqRel);
+        let before = self.table.ports[port as usize].fetch_and(!(MASKED | PENDING | WRITING), Ordering::AcqRel);
         if before & PENDING != 0 {
             self.deliver(port)?;
         }
@@ -207,8 +228,7 @@ impl<'a> Channels<'a> {
     /// Whether all that was raised of a virtual interrupt has been taken note of and dealt with by its owner, who
     /// unmasks the port when it is done. True, too, if it has no owner.
     pub fn is_settled(&self, virq: u32) -> bool {
-        let port = self.table.virq_ports.get(virq as usize).map_or(0, |port| port.load(Ordering::Acquire));
-        self.table.ports.get(port as usize).is_none_or(|word| {
+        self.table.ports.get(self.virq_port(virq) as usize).is_none_or(|word| {
             let word = word.load(Ordering::Acquire);
             word & USED == 0 || word & (MASKED | PENDING) == 0
         })
@@ -216,8 +236,7 @@ impl<'a> Channels<'a> {
 
     /// Whether somebody has bound the virtual interrupt and lives.
     pub fn is_bound(&self, virq: u32) -> bool {
-        let port = self.table.virq_ports.get(virq as usize).map_or(0, |port| port.load(Ordering::Acquire));
-        self.owner(port).is_some_and(|slot| self.is_alive(slot))
+        self.owner(self.virq_port(virq)).is_some_and(|slot| self.is_alive(slot))
     }
 
     fn owner(&self, port: u32) -> Option<usize> {
@@ -307,6 +326,31 @@ mod tests {
         channels.unmask(slot, port).unwrap();
         assert!(channels.is_settled(VIRQ_DOM_EXC));
         assert_eq!(ports(&fifo), []);
+    }
+
+    #[test]
+    fn what_somebody_had_begun_to_deliver_when_he_died_is_delivered() {
+        let fixture = Fixture::new();
+        let channels = Channels::new(&fixture.table, fixture.dir());
+        let (fifo, slot) = open(&fixture, &channels);
+        let port = channels.bind(slot, Binding::Virq(VIRQ_DOM_EXC)).unwrap();
+        let begin_and_die = || {
+            fixture.table.ports[port as usize].fetch_or(MASKED | WRITING, Ordering::AcqRel);
+        };
+        for finish in [
+            |channels: &Channels| channels.raise(VIRQ_DOM_EXC).map(|_| ()),
+            |channels: &Channels| channels.finish_delivery(VIRQ_DOM_EXC),
+        ] {
+            begin_and_die();
+            assert_eq!(ports(&fifo), []);
+            finish(&channels).unwrap();
+            assert_eq!(ports(&fifo), [port]);
+            assert!(!channels.is_settled(VIRQ_DOM_EXC));
+            channels.finish_delivery(VIRQ_DOM_EXC).unwrap();
+            assert_eq!(ports(&fifo), [], "it has been delivered");
+            channels.unmask(slot, port).unwrap();
+            assert!(channels.is_settled(VIRQ_DOM_EXC));
+        }
     }
 
     #[test]
