@@ -267,7 +267,7 @@ mod tests {
             let mut any = watching();
             let mut table = Table::of([3]);
             look(&mut any, &table);
-            table.domains.insert(3, used_again_by.with_uuid([9; 16]));
+            table.domains.insert(3, used_again_by.another());
             let mut expected = vec![(3, 1, Death), (3, 1, Created)];
             expected.extend(used_again_by.shutdown_reason().map(|_| (3, 1, Suspended)));
             assert_eq!(look(&mut any, &table), expected);
@@ -280,11 +280,33 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_that_gets_another_uuid_is_nothing_to_tell_and_its_later_events_have_it() {
+        let mut any = watching();
+        let mut table = Table::of([3, 4, 5, 6]);
+        table.edit(4, |info| info.shut_down(2));
+        table.edit(5, |info| info.shut_down(3));
+        table.edit(6, DomainInfo::being_destroyed);
+        look(&mut any, &table);
+        for domid in 3..=6 {
+            table.edit(domid, |info| info.with_uuid([7; 16]));
+        }
+        assert_eq!(look(&mut any, &table), []);
+        for domid in 3..=6 {
+            any.ask(domid);
+        }
+        assert_eq!(any.asked_are_quiet(&mut table), Ok(true));
+        table.domains.clear();
+        let mut told = Vec::new();
+        any.look(&[], &mut |_, report| told.push((report.domid, report.change, report.uuid)));
+        assert_eq!(told, [3, 4, 5].map(|domid| (domid, Death, [7; 16])));
+    }
+
+    #[test]
     fn each_report_has_the_uuid_of_its_domain() {
         let mut any = watching();
         let mut table = Table::of([3]);
         look(&mut any, &table);
-        table.edit(3, |info| info.with_uuid([9; 16]));
+        table.edit(3, DomainInfo::another);
         let found: Vec<DomainInfo> = table.domains.values().copied().collect();
         let mut told = Vec::new();
         any.look(&found, &mut |_, report| told.push((report.change, report.uuid)));
@@ -331,7 +353,7 @@ mod tests {
         look(&mut any, &table);
         for (domid, info) in [
             (3, Some(DomainInfo::alive(3).shut_down(0))),
-            (3, Some(DomainInfo::alive(3).with_uuid([9; 16]))),
+            (3, Some(DomainInfo::alive(3).another())),
             (3, None),
             (4, Some(DomainInfo::alive(4))),
         ] {

@@ -11,8 +11,13 @@
 //!    │  Dead ◀────────────────────────────────────────────┘
 //!    └── a suspended domain counts as running: it is expected to run again or to die
 //! ```
+//!
+//! That it has run between two looks which both find it shut down, another reason or more processor time tells. It may also be
+//! another domain of that number, which nobody has seen alive: the generator follows it, as libxl's does. Its shutdown is
+//! news in either case.
 
 use super::Recipient;
+use super::identity::{CpuTime, at_rest};
 use super::monitor::Generator;
 use crate::abi::*;
 use crate::xen::hypervisor::DomainInfo;
@@ -26,7 +31,7 @@ pub enum SuspendRule {
     /// They are not reported, and the shutdown that comes after the resume is.
     #[default]
     Hide,
-    /// As libxl: the suspend is reported, and no shutdown after it.
+    /// As libxl: the suspend is reported, and no shutdown after the first.
     Report,
 }
 
@@ -34,7 +39,8 @@ pub enum SuspendRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     Nothing,
-    Shutdown,
+    /// For this reason. Whether it had come to rest, see [`at_rest`].
+    Shutdown { reason: u8, at_rest: bool },
     Death,
 }
 
@@ -86,6 +92,8 @@ pub struct Report {
 pub struct DomainDeath {
     user: u64,
     uuid: [u8; 16],
+    /// As of the shutdown that was reported; without one, of no meaning.
+    cpu_time: CpuTime,
     domid: u32,
     recipient: Recipient,
     said: Said,
@@ -94,7 +102,7 @@ pub struct DomainDeath {
 impl DomainDeath {
     /// One that has said nothing yet.
     pub fn new(domid: u32, user: u64, recipient: Recipient) -> Self {
-        DomainDeath { user, uuid: [0; 16], domid, recipient, said: Said::Nothing }
+        DomainDeath { user, uuid: [0; 16], cpu_time: CpuTime::default(), domid, recipient, said: Said::Nothing }
     }
 
     /// Takes in a look at the domain, `None` if there is no such domain.
@@ -106,21 +114,47 @@ impl DomainDeath {
                 return None;
             }
         }
-        let alive = info.filter(|info| !info.dying());
-        let (said, change) = match (self.said, alive.map(DomainInfo::shutdown_reason)) {
-            (Said::Death, _) => return None,
-            (_, None) => (Said::Death, Change::Death),
-            (Said::Nothing, Some(Some(REASON_SUSPEND))) if rule == SuspendRule::Hide => return None,
-            (Said::Nothing, Some(Some(reason))) => (Said::Shutdown, Change::Shutdown(reason)),
-            (Said::Nothing, Some(None)) => return None,
-            (Said::Shutdown, Some(Some(REASON_SUSPEND) | None)) if rule == SuspendRule::Hide => {
-                self.said = Said::Nothing;
-                return None;
-            }
-            (Said::Shutdown, Some(_)) => return None,
-        };
-        self.said = said;
+        let change = self.change(info, rule)?;
         Some(Report { domid: self.domid, uuid: self.uuid, user: self.user, recipient: self.recipient, change })
+    }
+
+    /// What is new, if it isn't simply running.
+    fn change(&mut self, info: Option<&DomainInfo>, rule: SuspendRule) -> Option<Change> {
+        if self.said == Said::Death {
+            return None;
+        }
+        let Some(info) = info.filter(|info| !info.dying()) else {
+            self.said = Said::Death;
+            return Some(Change::Death);
+        };
+        match (self.said, info.shutdown_reason()) {
+            (Said::Shutdown { .. }, _) if rule == SuspendRule::Report => None,
+            (_, None) => {
+                self.said = Said::Nothing;
+                None
+            }
+            (_, Some(REASON_SUSPEND)) if rule == SuspendRule::Hide => {
+                self.said = Said::Nothing;
+                None
+            }
+            (Said::Shutdown { reason: before, at_rest: rested }, Some(reason))
+                if before == reason && !self.cpu_time.is_of_another_run(rested, info) =>
+            {
+                if !rested && at_rest(info) {
+                    self.has_shut_down(reason, info);
+                }
+                None
+            }
+            (_, Some(reason)) => {
+                self.has_shut_down(reason, info);
+                Some(Change::Shutdown(reason))
+            }
+        }
+    }
+
+    fn has_shut_down(&mut self, reason: u8, info: &DomainInfo) {
+        self.cpu_time = CpuTime::of(info);
+        self.said = Said::Shutdown { reason, at_rest: at_rest(info) };
     }
 }
 
@@ -198,6 +232,53 @@ mod tests {
         let looks = [shut_down(5), running(), shut_down(0), None];
         let changes = said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &looks);
         assert_eq!(changes, [Change::Shutdown(5), Change::Shutdown(0), Change::Death]);
+    }
+
+    #[test]
+    fn each_of_several_shutdowns_is_reported_though_nobody_saw_it_run() {
+        let at = |reason: u8, cpu_time_ns| shut_down(reason).map(|info| info.with_cpu_time(cpu_time_ns));
+        let looks = [
+            at(5, 10),
+            at(5, 10),
+            // Soft resets, one after the other.
+            at(5, 20),
+            at(5, 30),
+            at(5, 30),
+            // Another reason is enough.
+            at(3, 30),
+            at(3, 30),
+            // Another domain, which has run for less.
+            at(3, 4),
+            None,
+        ];
+        let changes = said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &looks);
+        let shutdowns = [5, 5, 5, 3, 3].map(Change::Shutdown);
+        assert_eq!(changes, shutdowns.into_iter().chain([Change::Death]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_shut_down_domain_that_is_given_another_uuid_has_not_shut_down_again() {
+        let mut generator = DomainDeath::new(5, 0, Recipient::OWN);
+        let looks = [shut_down(3), shut_down(3).map(|info| info.with_uuid([7; 16]))];
+        assert_eq!(said(&mut generator, SuspendRule::Hide, &looks), [Change::Shutdown(3)]);
+        let death = generator.look(None, SuspendRule::Hide).unwrap();
+        assert_eq!((death.change, death.uuid), (Change::Death, [7; 16]), "the UUID that it had last");
+    }
+
+    #[test]
+    fn a_processor_that_has_not_come_to_rest_is_no_second_shutdown() {
+        let leaving = |cpu_time_ns| shut_down(3).map(|info| info.with_cpu_time(cpu_time_ns).on_its_processor());
+        let rests = |cpu_time_ns| shut_down(3).map(|info| info.with_cpu_time(cpu_time_ns));
+        let looks = [leaving(10), leaving(15), rests(17), rests(17), rests(18)];
+        let changes = said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &looks);
+        assert_eq!(changes, [Change::Shutdown(3), Change::Shutdown(3)]);
+    }
+
+    #[test]
+    fn a_shutdown_a_suspend_and_a_shutdown_are_two_shutdowns() {
+        let looks = [shut_down(3), shut_down(2), shut_down(3)];
+        let changes = said(&mut DomainDeath::new(5, 0, Recipient::OWN), SuspendRule::Hide, &looks);
+        assert_eq!(changes, [Change::Shutdown(3), Change::Shutdown(3)]);
     }
 
     #[test]

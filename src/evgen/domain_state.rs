@@ -4,15 +4,16 @@
 //! ```text
 //!                   suspended: SUSPENDED
 //!     ┌──────────────────────────────────────────┐
-//!     │                 runs: RUNNING            ▼        still suspended, and its processors
-//!  Running ◀──────────────────────────────── Suspended ──┐ have run: RUNNING, SUSPENDED
+//!     │                 runs: RUNNING            ▼        suspended again, and has run
+//!  Running ◀──────────────────────────────── Suspended ──┐ in between: RUNNING, SUSPENDED
 //!     │  ▲                                    │  ▲   ▲   │
 //!     │  │ runs: RUNNING                      │  │   └───┘
 //!     │  │         shut down: RUNNING, SHUTDOWN  │
 //!     │  │    ┌───────────────────────────────┘  │
 //!     │  │    ▼                                  │
 //!     │ ShutDown ────────────────────────────────┘
-//!     │       ▲        suspended: RUNNING, SUSPENDED
+//!     │   │   ▲        suspended: RUNNING, SUSPENDED
+//!     │   └───┤ shut down again, and has run in between: RUNNING, SHUTDOWN
 //!     └───────┘
 //!      shut down, reason ≠ suspend: SHUTDOWN
 //!
@@ -21,18 +22,12 @@
 //!
 //! A domain that was suspended and is shut down for another reason, or the other way about, has run in between: of two
 //! looks, nothing is told that the path from one to the other does not go through. What can't be seen is a suspend and a
-//! resume between two looks that both find it running.
-//!
-//! That a suspended domain was resumed and suspended again between two looks, its processor time tells. The hypervisor
-//! counts it to the nanosecond, and only while one of the domain's processors runs. While a domain is suspended it stands
-//! still, but for the last moment: a domain counts as shut down before the processor that has asked for it has come to
-//! rest. For so long the hypervisor also says that a processor runs, and what it has counted isn't compared with.
-//!
-//! The processor time, and the reason, tell too whether a domain that has shut down, and has another UUID now, is another: a toolstack that
-//! preserves a crashed domain, to start a new one in its place, gives its UUID to the new one.
+//! resume between two looks that both find it running. Whether it has run between two looks that find it shut down for the same
+//! reason, and whether it is the same domain at all, [`Trace`] says.
 
 use super::Recipient;
 use super::domain_death::{Change, REASON_SUSPEND, Report};
+use super::identity::Trace;
 use super::monitor::Generator;
 use crate::abi::*;
 use crate::xen::hypervisor::DomainInfo;
@@ -51,14 +46,15 @@ pub(super) fn wants(states: u64, change: Change) -> bool {
     states & 1 << change.event_type() != 0
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
-    /// Or not looked at yet: a domain that simply runs is nothing to tell.
+    /// Not looked at yet. A domain that simply runs is nothing to tell.
+    #[default]
+    New,
     Running,
-    /// Its processor time in nanoseconds, as soon as that stands still.
-    Suspended(Option<u64>),
-    /// The reason, and likewise.
-    ShutDown(u8, Option<u64>),
+    Suspended,
+    /// The reason.
+    ShutDown(u8),
     Dead,
 }
 
@@ -66,23 +62,17 @@ enum Phase {
 pub type Changes = [Option<Change>; 2];
 
 /// A domain, from the first look at it to its end.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Life {
-    /// As last seen; zero if it never was.
-    uuid: [u8; 16],
+    /// Of the last look that found it; of no meaning while it is new.
+    trace: Trace,
     phase: Phase,
-}
-
-impl Default for Life {
-    fn default() -> Self {
-        Life { uuid: [0; 16], phase: Phase::Running }
-    }
 }
 
 impl Life {
     /// As last seen; zero if it never was.
     pub fn uuid(&self) -> [u8; 16] {
-        self.uuid
+        self.trace.uuid()
     }
 
     /// It is over.
@@ -92,61 +82,55 @@ impl Life {
 
     /// It is suspended, as far as is known.
     pub fn suspended(&self) -> bool {
-        matches!(self.phase, Phase::Suspended(_))
+        self.phase == Phase::Suspended
     }
 
-    /// Whether it is this domain, not another that has its number. One without a UUID may have been given it meanwhile, and
-    /// one that has shut down another.
+    /// Whether it is this domain, not another that has its number.
     pub fn is_of(&self, info: &DomainInfo) -> bool {
-        self.uuid == info.uuid() || self.uuid == [0; 16] || self.has_lain_still(info)
-    }
-
-    /// It had shut down before this look, and hasn't run since.
-    fn has_lain_still(&self, info: &DomainInfo) -> bool {
-        let Phase::ShutDown(reason, then) = self.phase else { return false };
-        info.shutdown_reason() == Some(reason) && then.is_none_or(|then| then == info.cpu_time_ns())
+        match self.phase {
+            Phase::New => true,
+            Phase::Dead => info.dying() && self.trace.fits(info),
+            Phase::Running | Phase::Suspended | Phase::ShutDown(_) => self.trace.fits(info),
+        }
     }
 
     /// Takes in a look at the domain, `None` if it is gone. Another's is its end.
     pub fn look(&mut self, info: Option<&DomainInfo>) -> Changes {
-        let info = info.filter(|info| self.is_of(info));
-        self.uuid = info.map_or(self.uuid, DomainInfo::uuid);
-        let alive = info.filter(|info| !info.dying());
-        let (phase, changes) = match (self.phase, alive.map(|info| (info, info.shutdown_reason()))) {
-            (Phase::Dead, _) => (Phase::Dead, [None, None]),
-            (_, None) => (Phase::Dead, [Some(Change::Death), None]),
-            (Phase::Running, Some((_, None))) => (Phase::Running, [None, None]),
-            (Phase::Suspended(_) | Phase::ShutDown(..), Some((_, None))) => {
-                (Phase::Running, [Some(Change::Running), None])
-            }
-            (phase, Some((info, Some(REASON_SUSPEND)))) => suspended(phase, info),
-            (Phase::Running, Some((info, Some(reason)))) => {
-                (Phase::ShutDown(reason, at_rest(info)), [Some(Change::Shutdown(reason)), None])
-            }
-            (Phase::Suspended(_), Some((info, Some(reason)))) => {
-                (Phase::ShutDown(reason, at_rest(info)), [Some(Change::Running), Some(Change::Shutdown(reason))])
-            }
-            (Phase::ShutDown(..), Some((info, Some(reason)))) => (Phase::ShutDown(reason, at_rest(info)), [None, None]),
+        if self.dead() {
+            return [None, None];
+        }
+        let Some(info) = info.filter(|info| self.is_of(info)) else {
+            self.phase = Phase::Dead;
+            return [Some(Change::Death), None];
         };
-        self.phase = phase;
-        changes
+        let before = std::mem::replace(&mut self.phase, phase(info));
+        if before == self.phase && matches!(before, Phase::Suspended | Phase::ShutDown(_)) && !self.trace.has_run(info) {
+            self.trace.lies_still(info);
+            return [None, None];
+        }
+        self.trace = Trace::of(info);
+        let change = match self.phase {
+            Phase::New | Phase::Running => None,
+            Phase::Suspended => Some(Change::Suspended),
+            Phase::ShutDown(reason) => Some(Change::Shutdown(reason)),
+            Phase::Dead => Some(Change::Death),
+        };
+        let ran = matches!(before, Phase::Suspended | Phase::ShutDown(_)) && self.phase != Phase::Dead;
+        match ran {
+            true => [Some(Change::Running), change],
+            false => [change, None],
+        }
     }
 }
 
-/// The processor time of a domain that is shut down, if it stands still.
-fn at_rest(info: &DomainInfo) -> Option<u64> {
-    (!info.on_a_processor()).then(|| info.cpu_time_ns())
-}
-
-/// A look has found a domain suspended, which was in that phase.
-fn suspended(before: Phase, info: &DomainInfo) -> (Phase, Changes) {
-    let changes = match before {
-        Phase::Running => [Some(Change::Suspended), None],
-        Phase::Suspended(None) => [None, None],
-        Phase::Suspended(Some(then)) if info.cpu_time_ns() <= then => return (before, [None, None]),
-        _ => [Some(Change::Running), Some(Change::Suspended)],
-    };
-    (Phase::Suspended(at_rest(info)), changes)
+/// What a look finds a domain to be.
+fn phase(info: &DomainInfo) -> Phase {
+    match info.shutdown_reason() {
+        _ if info.dying() => Phase::Dead,
+        None => Phase::Running,
+        Some(REASON_SUSPEND) => Phase::Suspended,
+        Some(reason) => Phase::ShutDown(reason),
+    }
 }
 
 /// A generator for one domain.
@@ -186,7 +170,7 @@ impl Generator for DomainState {
         for change in self.life.look(info).into_iter().flatten().filter(|change| wants(self.states, *change)) {
             tell(Report {
                 domid: self.domid,
-                uuid: self.life.uuid,
+                uuid: self.life.uuid(),
                 user: self.user,
                 recipient: self.recipient,
                 change,
@@ -288,9 +272,11 @@ mod tests {
 
     /// As a generator of shutdown and death does.
     #[test]
-    fn of_two_shutdowns_without_a_look_in_between_the_first_is_told() {
-        let looks = [Some(shut_down(1)), Some(shut_down(0)), Some(running()), Some(shut_down(0))];
-        assert_eq!(told(&looks), [vec![Shutdown(1)], vec![], vec![Running], vec![Shutdown(0)]]);
+    fn each_of_several_shutdowns_is_told_though_nobody_saw_it_run() {
+        let down = |reason, cpu_time_ns| Some(shut_down(reason).with_cpu_time(cpu_time_ns));
+        let looks = [down(5, 1), down(5, 1), down(5, 2), down(0, 2), down(0, 2), Some(running().with_cpu_time(3))];
+        let again = |reason| vec![Running, Shutdown(reason)];
+        assert_eq!(told(&looks), [vec![Shutdown(5)], vec![], again(5), again(0), vec![], vec![Running]]);
     }
 
     #[test]
@@ -306,45 +292,42 @@ mod tests {
 
     #[test]
     fn another_domain_of_that_number_is_the_end() {
-        let other = |info: DomainInfo| Some(info.with_uuid([7; 16]));
         for before in [running(), suspended_at(1), shut_down(0)] {
             for after in [running(), suspended_at(2), shut_down(0).with_cpu_time(2)] {
                 let mut life = Life::default();
                 life.look(Some(&before));
-                assert_eq!(life.look(other(after).as_ref()), [Some(Death), None]);
+                assert_eq!(life.look(Some(&after.another())), [Some(Death), None]);
                 assert_eq!(life.uuid(), before.uuid(), "the death is that of the old one");
             }
         }
     }
 
     #[test]
-    fn a_uuid_that_comes_later_makes_no_other_domain() {
-        let nameless = running().with_uuid([0; 16]);
-        assert_eq!(told(&[Some(nameless), Some(running()), Some(running())]), [[], [], []]);
-        assert_eq!(told(&[Some(running()), Some(nameless)]), [vec![], vec![Death]]);
-    }
-
-    #[test]
-    fn another_domain_that_has_shut_down_too_is_known_by_its_reason() {
-        for before in [shut_down(0), shut_down(0).on_its_processor()] {
-            let mut life = Life::default();
-            life.look(Some(&before));
-            let other = shut_down(3).with_uuid([7; 16]);
-            assert!(!life.is_of(&other));
-            assert_eq!(life.look(Some(&other)), [Some(Death), None]);
+    fn another_uuid_is_nothing_to_tell_whatever_the_domain_does_and_its_end_has_it() {
+        let renamed = |info: DomainInfo| Some(info.with_uuid([7; 16]));
+        let zombie = running().being_destroyed();
+        for (info, first) in
+            [(running(), None), (suspended_at(1), Some(Suspended)), (shut_down(3), Some(Shutdown(3))), (zombie, Some(Death))]
+        {
+            for other in [renamed(info), Some(info.with_uuid([0; 16]))] {
+                let mut life = Life::default();
+                assert_eq!(life.look(Some(&info)), [first, None]);
+                assert!(other.is_some_and(|other| life.is_of(&other)));
+                assert_eq!(life.look(other.as_ref()), [None, None]);
+                assert_eq!(life.look(Some(&info)), [None, None]);
+                assert_eq!(life.look(renamed(info).as_ref()), [None, None]);
+                assert_eq!(life.look(None), if info.dying() { [None, None] } else { [Some(Death), None] });
+                assert!(info.dying() || life.uuid() == [7; 16]);
+            }
         }
     }
 
     #[test]
-    fn a_domain_that_has_shut_down_may_be_given_another_uuid() {
-        let preserved = shut_down(3).with_cpu_time(7).with_uuid([7; 16]);
-        for before in [shut_down(3).with_cpu_time(7), shut_down(3).with_cpu_time(6).on_its_processor()] {
-            let mut life = Life::default();
-            assert_eq!(life.look(Some(&before)), [Some(Shutdown(3)), None]);
-            assert_eq!(life.look(Some(&preserved)), [None, None]);
-            assert_eq!(life.uuid(), [7; 16]);
-            assert_eq!(life.look(Some(&preserved.being_destroyed())), [Some(Death), None]);
-        }
+    fn a_zombie_is_the_same_until_a_living_domain_has_its_number() {
+        let mut life = Life::default();
+        assert_eq!(life.look(Some(&running().being_destroyed())), [Some(Death), None]);
+        assert!(life.is_of(&running().being_destroyed().with_uuid([7; 16])));
+        assert!(!life.is_of(&running()));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::sync::std_like::OnceLock;
 /// `XEN_DOMINF_*`: the bits and the shutdown reason's place in `flags`.
 mod flags {
     pub const DYING: u32 = 1 << 0;
+    pub const HVM: u32 = 1 << 1;
     pub const SHUTDOWN: u32 = 1 << 2;
     pub const PAUSED: u32 = 1 << 3;
     pub const RUNNING: u32 = 1 << 5;
@@ -65,9 +66,15 @@ impl DomainInfo {
         self.0.flags & flags::RUNNING != 0
     }
 
-    /// The UUID that its toolstack gave it.
+    /// The UUID that its toolstack has given it. It may change while the domain lives.
     pub fn uuid(&self) -> [u8; 16] {
         self.0.handle
+    }
+
+    /// Of a paravirtualised domain: where the page is that it shares with the hypervisor. `None` for any other, which can move
+    /// it.
+    pub fn pv_frame(&self) -> Option<u64> {
+        (self.0.flags & flags::HVM == 0).then_some(self.0.shared_info_frame)
     }
 }
 
@@ -102,6 +109,22 @@ impl DomainInfo {
     pub(crate) fn with_uuid(mut self, uuid: [u8; 16]) -> Self {
         self.0.handle = uuid;
         self
+    }
+
+    pub(crate) fn with_frame(mut self, frame: u64) -> Self {
+        self.0.shared_info_frame = frame;
+        self
+    }
+
+    pub(crate) fn fully_virtualised(mut self) -> Self {
+        self.0.flags |= flags::HVM;
+        self
+    }
+
+    /// In its place, another that can be told from it.
+    pub(crate) fn another(self) -> Self {
+        let frame = self.0.shared_info_frame + 1;
+        self.with_frame(frame).with_uuid([9; 16])
     }
 }
 

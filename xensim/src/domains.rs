@@ -66,7 +66,7 @@ pub struct State {
     pub paused: bool,
     /// It is fully virtualised, not paravirtualised.
     pub hvm: bool,
-    /// How often it has run again after a shutdown. Its processor time grows with it.
+    /// How often it has run again after a shutdown. Its processor time grows with it: [`Vitals::cpu_time`].
     pub resumed: u32,
 }
 
@@ -100,11 +100,6 @@ impl State {
         })
     }
 
-    /// How long its processors have run: a millisecond for each time that it was let run. It stands still while it is shut
-    /// down, and has grown when it is so again.
-    pub fn cpu_time(self) -> Duration {
-        Duration::from_millis(1 + u64::from(self.resumed))
-    }
 }
 
 /// A domain's name, as bytes that end at the first zero.
@@ -178,11 +173,28 @@ pub struct Vitals {
     pub vcpus: u32,
     /// How many pages of memory (4 KiB) it has.
     pub pages: u64,
+    birth: u64,
+}
+
+/// Where the first domain's page lies that it shares with the hypervisor.
+const FIRST_SHARED_FRAME: u64 = 0x10000;
+
+impl Vitals {
+    /// How long its processors have run: a millisecond for each time that it was let run, and some nanoseconds, which are no
+    /// other domain's. It stands still while it is shut down, and has grown when it is so again.
+    pub fn cpu_time(&self) -> Duration {
+        Duration::from_millis(1 + u64::from(self.state.resumed)) + Duration::from_nanos(self.birth)
+    }
+
+    /// Where the page lies that it shares with the hypervisor: its own as long as it is there, and no other domain's after it.
+    pub fn shared_frame(&self) -> u64 {
+        FIRST_SHARED_FRAME + self.birth
+    }
 }
 
 impl Record {
     fn domain(&self, domid: Domid) -> Option<Domain> {
-        let (Vitals { domid, state, handle, vcpus, pages }, name) =
+        let (Vitals { domid, state, handle, vcpus, pages, birth: _ }, name) =
             self.read(|state| (self.vitals(domid, state), Name(bytes(&self.name))))?;
         Some(Domain { domid, state, handle, vcpus, pages, name })
     }
@@ -194,6 +206,7 @@ impl Record {
             handle: bytes(&self.handle),
             vcpus: self.vcpus.load(Ordering::Relaxed),
             pages: self.pages.load(Ordering::Relaxed),
+            birth: self.birth.load(Ordering::Relaxed),
         }
     }
 
@@ -328,7 +341,9 @@ impl Table {
             }
         };
         let record = &self.domains[domid];
+        let birth = self.births.fetch_add(1, Ordering::Relaxed);
         record.write(|record| {
+            record.birth.store(birth, Ordering::Relaxed);
             set_bytes(&record.handle, &new.handle);
             record.vcpus.store(new.vcpus, Ordering::Relaxed);
             record.pages.store(new.pages, Ordering::Relaxed);

@@ -40,7 +40,7 @@ pub const TABLE_FILE: &str = "table";
 pub const LOCK_FILE: &str = "lock";
 
 /// "xensim", and the layout's number: to be changed with every change of what follows.
-const MAGIC: u64 = u64::from_be_bytes(*b"xensim\0\x01");
+const MAGIC: u64 = u64::from_be_bytes(*b"xensim\0\x02");
 
 /// One domain. See [`crate::domains`] for who writes what when.
 #[repr(C)]
@@ -53,6 +53,8 @@ pub struct Record {
     pub(crate) vcpus: AtomicU32,
     pub(crate) handle: [AtomicU64; 2],
     pub(crate) pages: AtomicU64,
+    /// How many domains the host had had before it.
+    pub(crate) birth: AtomicU64,
     /// What the toolstack did in the store: see [`crate::toolstack`].
     pub(crate) notes: AtomicU64,
     pub(crate) name: [AtomicU64; NAME_MAX / 8],
@@ -92,6 +94,8 @@ pub struct Table {
     pub(crate) access: AtomicU32,
     pub(crate) next_domid: AtomicU32,
     pub(crate) next_port: AtomicU32,
+    /// How many domains there have been.
+    pub(crate) births: AtomicU64,
     pub(crate) virq_ports: [AtomicU32; VIRQS],
     pub(crate) counts: [[AtomicU64; CALLS]; ROLES],
     pub(crate) rules: [Rule; CALLS],

@@ -192,6 +192,8 @@ static void describe(const struct xensim_domain *domain, xen_domctl_getdomaininf
     info->tot_pages = domain->dying ? 0 : domain->pages;
     info->max_pages = domain->pages;
     info->cpu_time = domain->cpu_time_ns;
+    /* A fully virtualised guest has mapped it where it likes, or nowhere yet. */
+    info->shared_info_frame = domain->hvm ? ~(uint64_t)0 : domain->shared_frame;
     info->nr_online_vcpus = domain->vcpus;
     info->max_vcpu_id = domain->vcpus ? domain->vcpus - 1 : 0;
     memcpy(info->handle, domain->handle, sizeof info->handle);

@@ -49,6 +49,7 @@ struct xensim_domain {
     uint32_t vcpus;
     uint64_t pages;
     uint64_t cpu_time_ns;
+    uint64_t shared_frame;
     uint8_t handle[16];
 };
 

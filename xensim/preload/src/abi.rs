@@ -107,6 +107,7 @@ struct CDomain {
     vcpus: u32,
     pages: u64,
     cpu_time_ns: u64,
+    shared_frame: u64,
     handle: [u8; 16],
 }
 
@@ -176,7 +177,8 @@ impl Call {
             hvm: state.hvm.into(),
             vcpus: domain.vcpus,
             pages: domain.pages,
-            cpu_time_ns: state.cpu_time().as_nanos() as u64,
+            cpu_time_ns: domain.cpu_time().as_nanos() as u64,
+            shared_frame: domain.shared_frame(),
             handle: domain.handle,
         };
         // SAFETY: `decode`'s caller vouched for what the call points to; the index is below its count.
