@@ -65,9 +65,9 @@ void check_death(const libxl_event *event, uint32_t domid, libxl_ev_user user);
 void expect_nothing_queued(libxl_ctx *ctx);
 
 /*
- * Nothing is queued and nothing is on its way: some more domains end, and their deaths are the next events. (DOMAIN_TEST)
- * The first makes sure that new generators have had their first look, so that the others can only be found by looks at
- * all domains.
+ * Nothing is queued and nothing is on its way: a drive is ejected that no domain has, and that is the next event. No domain
+ * begins or ends for it, so that nobody looks at domains because of it: what they owe to a look of their own must come from
+ * that. (DOMAIN_TEST)
  */
 void expect_silence(libxl_ctx *ctx);
 
