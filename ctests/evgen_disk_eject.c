@@ -999,6 +999,9 @@ DOMAIN_TEST(a_callback_may_end_the_generator_and_begin_another)
             ;
     }
     /* What the mask doesn't have is queued. */
+    enable(ctx, NOBODY, 7);
+    expect_death(ctx, NOBODY, 7);
+    libxl_event_register_callbacks(ctx, NULL, NULL);
     expect_silence(ctx);
     close_context(ctx);
 }

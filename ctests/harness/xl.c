@@ -132,7 +132,9 @@ void expect_silence(libxl_ctx *ctx)
 
     host_settle();
     witness = drive_at(WITNESS_DOMID, HDC, "hdc");
-    evgen = enable_eject(ctx, WITNESS_DOMID, "hdc", WITNESS);
+    /* A context whose xenstored was killed may not know yet that there is another. */
+    while (libxl_evenable_disk_eject(ctx, WITNESS_DOMID, "hdc", WITNESS, &evgen) != 0)
+        poll_once(ctx, 1000);
     eject(witness);
     expect_eject(ctx, WITNESS_DOMID, WITNESS);
     libxl_evdisable_disk_eject(ctx, evgen);

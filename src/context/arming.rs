@@ -25,6 +25,7 @@ use crate::reactor::{Monotonic, TimerId, now};
 use crate::sync::{MutexGuard, this_thread};
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Hypervisor;
+use crate::xen::idle::Idle;
 use crate::xen::log::{Level, Line};
 use crate::xen::store::Store;
 
@@ -82,17 +83,33 @@ pub(super) struct Outage {
     /// The connection that was lost, to be closed with the first look: who closes it at once meets libxenstore's own
     /// thread closing it.
     lost: Option<Store>,
+    /// A connection to a daemon, which was asked something. What waits for the daemon is only begun when it has answered: one
+    /// that is busy, or hangs, holds nobody up.
+    probe: Option<Idle>,
+    /// It has.
+    answered: bool,
 }
 
 impl Outage {
     fn new(lost: Option<Store>) -> Self {
-        Outage { since: now(), tries: 0, told: false, timer: None, lost }
+        Outage { since: now(), tries: 0, told: false, timer: None, lost, probe: None, answered: false }
+    }
+
+    /// The connection to a daemon that was found, and may not have answered yet.
+    pub(super) fn probe(&self) -> Option<&Idle> {
+        self.probe.as_ref()
     }
 }
+
+/// What a connection on which nothing waits is watched for.
+const ANSWER_OR_END: i16 = libc::POLLIN | libc::POLLRDHUP;
 
 /// The pause before the first try; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a daemon that was found is asked about; any domain would do.
+const CONTROL_DOMAIN: u32 = 0;
 
 /// For [`Context::arm`], where all generators are there already.
 const NO_DOMAIN_IN_PARTICULAR: Subject = Subject::Domain(DOMID_LIMIT);
@@ -189,8 +206,8 @@ impl Context {
     fn install_store(&self, state: &mut State, (store, targets): (Store, Targets)) -> Result<()> {
         let failed = |errno| Error::os("waiting for xenstored's watches", errno);
         self.reactor.add(store.fd(), libc::POLLIN, Token::Watch.into()).map_err(failed)?;
-        if let Some(hangup) = store.hangup_fd()
-            && let Err(errno) = self.reactor.add(hangup.as_raw_fd(), libc::POLLRDHUP, Token::Hangup.into())
+        if let Some(idle) = store.idle()
+            && let Err(errno) = self.reactor.add(idle.fd().as_raw_fd(), ANSWER_OR_END, Token::Idle.into())
         {
             self.reactor.remove(store.fd());
             return Err(failed(errno));
@@ -202,8 +219,8 @@ impl Context {
 
     fn uninstall_store(&self, store: &Store) {
         self.reactor.remove(store.fd());
-        if let Some(hangup) = store.hangup_fd() {
-            self.reactor.remove(hangup.as_raw_fd());
+        if let Some(idle) = store.idle() {
+            self.reactor.remove(idle.fd().as_raw_fd());
         }
     }
 
@@ -219,6 +236,7 @@ impl Context {
                 state.timers.remove(pulse);
             }
             neighbours::leave(&self.me);
+            self.forget_strangers(state);
             self.end_outage(state);
             let targets = state.targets.take();
             self.forget_store_pointer();
@@ -305,6 +323,7 @@ impl Context {
         state.counts.xenstored_losses += 1;
         self.uninstall_store(&store);
         state.targets = Targets::default();
+        self.forget_strangers(state);
         self.remember_connections(state);
         store.connection().mark_broken();
         let line = Line::new(Level::Warn, format!("{how}; waiting for it to come back"));
@@ -323,14 +342,66 @@ impl Context {
 
     /// xenstored is back, or needn't be; how long it was away.
     fn end_outage(&self, state: &mut State) -> Duration {
+        self.drop_probe(state);
         let Some(outage) = state.outage.take() else { return Duration::ZERO };
         outage.timer.map(|timer| state.timers.remove(timer));
         state.outbox.extend(outage.lost.map(Item::Close));
         now().saturating_sub(outage.since)
     }
 
-    /// Looks for xenstored, and sets the watches again. A new watch fires at once, and so everything is looked at: what
-    /// happened meanwhile is seen, since state is read, not counted.
+    fn drop_probe(&self, state: &mut State) -> Option<Idle> {
+        let outage = state.outage.as_mut()?;
+        outage.answered = false;
+        outage.probe.take().inspect(|probe| self.reactor.remove(probe.fd().as_raw_fd()))
+    }
+
+    /// The time to look for xenstored has come. Waits for nothing: one that is found is asked something, and what waits for it
+    /// is done when it has answered.
+    pub(super) fn look_for_xenstored(&self, state: &mut State) {
+        let Some(outage) = &mut state.outage else { return };
+        outage.timer = None;
+        match &outage.probe {
+            Some(_) if outage.answered => state.outbox.push_back(Item::Reconnect),
+            Some(_) => self.still_out(state, &Error::os("waiting for an answer", Errno::ETIMEDOUT)),
+            None => match self.probe() {
+                Ok(probe) => {
+                    outage.probe = Some(probe);
+                    self.remember_connections(state);
+                    self.look_for_store(state, LONGEST_PAUSE);
+                }
+                Err(error) => self.still_out(state, &error),
+            },
+        }
+    }
+
+    /// Connects to xenstored's socket without waiting, and asks what only a daemon that serves requests answers.
+    fn probe(&self) -> Result<Idle> {
+        let failed = |errno| Error::os("asking xenstored something", errno);
+        let mut probe = Idle::try_open()?.ok_or_else(|| Error::os("connecting to xenstored", Errno::ENOENT))?;
+        probe.ask([CONTROL_DOMAIN]).map_err(failed)?;
+        self.reactor.add(probe.fd().as_raw_fd(), ANSWER_OR_END, Token::Probe.into()).map_err(failed)?;
+        Ok(probe)
+    }
+
+    /// The daemon that was found has answered, or is gone again.
+    pub(super) fn probe_answered(&self, state: &mut State) {
+        let Some(outage) = &mut state.outage else { return };
+        match outage.probe.as_mut().map(Idle::answers) {
+            Some(Ok(answers)) if !answers.is_empty() => {
+                outage.answered = true;
+                state.outbox.push_back(Item::Reconnect);
+            }
+            Some(Ok(_)) | None => {}
+            Some(Err(_)) => {
+                self.drop_probe(state);
+                self.remember_connections(state);
+                self.look_for_store(state, FIRST_PAUSE);
+            }
+        }
+    }
+
+    /// Connects to a xenstored that has answered, and sets the watches again. A new watch fires at once, and so everything is
+    /// looked at: what happened meanwhile is seen, since state is read, not counted.
     pub(super) fn reconnect(&self) {
         let mut state = self.state.lock();
         if !self.enter_gate(&mut state) {
@@ -338,13 +409,18 @@ impl Context {
             self.look_for_store(&mut state, FIRST_PAUSE);
             return;
         }
-        if state.armed && state.store.is_none() {
+        if state.armed
+            && state.store.is_none()
+            && state.outage.as_ref().is_some_and(|outage| outage.answered)
+            && let Some(probe) = self.drop_probe(&mut state)
+        {
             let drives: Vec<(DriveId, Frontend)> = state.drives.watched().collect();
             let wanted = state.wanted_domains(None);
             let lost = state.outage.as_mut().and_then(|outage| outage.lost.take());
+            self.forget_store_pointer();
             let connected = MutexGuard::unlocked(&mut state, || {
                 drop(lost);
-                watch_all(Store::reopen()?, &drives, &wanted)
+                watch_all(Store::open_beside(probe)?, &drives, &wanted)
             });
             match connected.and_then(|store| self.install_store(&mut state, store)) {
                 Ok(()) => {
@@ -353,6 +429,7 @@ impl Context {
                     drives.into_iter().for_each(|(id, frontend)| state.give_up_watch(id, frontend));
                     state.retarget_later();
                     state.tasks_reconnected();
+                    self.all_may_be_strangers(&mut state);
                     let text = format!("xenstored is back after {:.1} s", self.end_outage(&mut state).as_secs_f64());
                     log_later(&mut state, Level::Info, text);
                 }

@@ -7,7 +7,7 @@
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `waiting` waits for them, `companion` keeps
 //!   libxenlight's descriptors and timeouts, `subscribers` tell users of one context apart, `eject` looks at drives, `states`
-//!   at suspended domains, `targeting` sets the watches for domains, `neighbours` are the other contexts of the process,
+//!   at suspended domains, `strangers` at those that xenstored doesn't know, `targeting` sets the watches for domains, `neighbours` are the other contexts of the process,
 //!   `children` has the child processes, `operations` and their `tasks` are what is under way with devices, `suspend` makes a
 //!   node for it, `stats` is what was counted.
 
@@ -28,6 +28,7 @@ mod registry;
 mod retrieval;
 mod states;
 mod stats;
+mod strangers;
 mod subscribers;
 mod suspend;
 mod targeting;
@@ -38,7 +39,7 @@ mod turn;
 mod waiting;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{self, AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -49,6 +50,7 @@ use crate::evgen::disk_eject::Drives;
 use crate::evgen::domain_death::SuspendRule;
 use crate::evgen::domains::Domains;
 use crate::evgen::monitor::Key;
+use crate::evgen::strangers::Strangers;
 use crate::evgen::targets::{Subject, Targets};
 use crate::forkguard;
 use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
@@ -135,6 +137,10 @@ struct State {
     /// The watches for domains that are set. Changed by the gate's holder, and forgotten with the connection.
     targets: Targets,
     drives: Drives,
+    /// Domains that xenstored may not know.
+    strangers: Strangers,
+    /// When they are looked at next.
+    stranger_look: Option<TimerId>,
     hypervisor: Option<Hypervisor>,
     store: Option<Store>,
     /// Generators are served: there is a watch, or one is being set again after xenstored went. Changed by the gate's
@@ -229,6 +235,8 @@ impl Context {
             domains: Domains::new(suspend_rule()),
             targets: Targets::default(),
             drives: Drives::default(),
+            strangers: Strangers::default(),
+            stranger_look: None,
             hypervisor,
             store,
             armed: false,
@@ -347,6 +355,9 @@ impl Context {
         let result = self.arm(&mut state, subject).and_then(|newly_armed| {
             // Arming waits at times. The subscriber may have gone.
             let recipient = state.recipient(subscriber)?;
+            if let Some(domid) = subject.guest().filter(|domid| !state.domains.follows(*domid)) {
+                state.strangers.note(domid);
+            }
             let key = add(&mut state.domains, recipient);
             self.look_at_new_generator(&mut state, newly_armed);
             Ok(key)
@@ -508,8 +519,9 @@ impl Context {
     fn remember_connections(&self, state: &State) {
         let store = state.store.as_ref();
         self.inherited.store.store(store.map_or(std::ptr::null_mut(), Store::raw), Ordering::Relaxed);
-        let hangup = store.and_then(Store::hangup_fd).map_or(-1, |fd| fd.as_fd().as_raw_fd());
-        self.inherited.hangup.store(hangup, Ordering::Relaxed);
+        let probe = state.outage.as_ref().and_then(arming::Outage::probe);
+        let idle = store.and_then(Store::idle).or(probe).map_or(-1, |idle| idle.fd().as_raw_fd());
+        self.inherited.hangup.store(idle, Ordering::Relaxed);
         let hypervisor = state.hypervisor.as_ref().map_or(std::ptr::null_mut(), Hypervisor::raw);
         self.inherited.hypervisor.store(hypervisor, Ordering::Relaxed);
         // The thread stays as long as the connection, also when there is no watch any more.

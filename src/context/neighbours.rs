@@ -158,7 +158,8 @@ impl Context {
 
     /// Has this context take a turn of its own, if it was left something to do.
     pub(super) fn leave_the_rest(&self, state: &mut State) {
-        if (!state.outbox.is_empty() || state.starved) && !state.flush_due {
+        let left = !state.outbox.is_empty() || state.starved || state.strangers.has_questions();
+        if left && !state.flush_due {
             state.flush_due = true;
             self.schedule(state, now(), Later::Flush);
         }

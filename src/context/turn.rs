@@ -12,7 +12,7 @@ use super::tasks::TaskId;
 use super::{Context, State, TimeoutId};
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
-use crate::evgen::domain_death::Report;
+use crate::evgen::domain_death::{Change, REASON_SOFT_RESET, Report};
 use crate::evgen::snapshot::Snapshot;
 use crate::reactor::now;
 use crate::xen::log::{Level, Line};
@@ -25,8 +25,10 @@ pub(super) enum Token {
     Timer,
     /// Watches have fired.
     Watch,
-    /// The idle connection to xenstored.
-    Hangup,
+    /// The connection to xenstored on which nothing waits: its end, or answers.
+    Idle,
+    /// The same to a daemon that may be in the place of one that has gone.
+    Probe,
     /// SIGCHLD.
     Sigchld,
     /// A child of ours may have ended.
@@ -46,8 +48,9 @@ impl From<Token> for u64 {
         match token {
             Token::Timer => 0,
             Token::Watch => 1,
-            Token::Hangup => 2,
+            Token::Idle => 2,
             Token::Sigchld => 3,
+            Token::Probe => 4,
             Token::ChildEnd(id) => CHILD_END | u64::from(id),
             Token::ChildOutput(id) => CHILD_OUTPUT | u64::from(id),
             // A descriptor isn't negative; the version keeps 31 bits.
@@ -61,8 +64,9 @@ impl From<u64> for Token {
         match token {
             0 => Token::Timer,
             1 => Token::Watch,
-            2 => Token::Hangup,
+            2 => Token::Idle,
             3 => Token::Sigchld,
+            4 => Token::Probe,
             _ if token >> 32 == CHILD_END >> 32 => Token::ChildEnd(token as u32),
             _ if token >> 32 == CHILD_OUTPUT >> 32 => Token::ChildOutput(token as u32),
             _ => Token::Libxl { fd: token as i32, version: (token >> 32) as u32 & VERSION_MASK },
@@ -84,6 +88,8 @@ pub(super) enum Later {
     Rescan,
     /// Look at the domains that are suspended.
     ResumeLook,
+    /// Look at the domains that xenstored doesn't know.
+    Strangers,
     /// Look for xenstored again.
     Reconnect,
     /// See whether the connection to it still lives.
@@ -149,7 +155,8 @@ impl Context {
                     all |= looks.all;
                     asked |= looks.asked;
                 }
-                Token::Hangup => self.store_lost(state, "xenstored has gone away"),
+                Token::Idle => asked |= self.take_answers(state),
+                Token::Probe => self.probe_answered(state),
                 Token::Libxl { fd, version } => state.companion.ready(fd, version, ready.revents, &mut state.outbox),
                 Token::Sigchld => self.sigchld(state),
                 Token::ChildEnd(id) => self.look_at_child(state, id),
@@ -170,7 +177,11 @@ impl Context {
                                 self.resume_look_due(state);
                                 asked = true;
                             }
-                            Later::Reconnect => state.outbox.push_back(Item::Reconnect),
+                            Later::Strangers => {
+                                self.stranger_look_due(state);
+                                asked = true;
+                            }
+                            Later::Reconnect => self.look_for_xenstored(state),
                             Later::Pulse => {
                                 state.pulse = None;
                                 self.plan_pulse(state);
@@ -200,10 +211,12 @@ impl Context {
             state.fresh_due = false;
         }
         if all {
+            state.strangers.fired();
             self.scan_with_neighbours(state);
         } else if fresh || asked {
             self.scan(state, false);
         }
+        self.ask_about_strangers(state);
     }
 
     /// Takes all firings off xenstored's queue, so that a burst is one scan; says what there is to look at. Drives whose
@@ -304,6 +317,7 @@ impl Context {
     fn scanned(&self, state: &mut State, reports: &[Report], result: Result<(), Errno>) {
         // What a failed scan has found out before it failed is as good as any.
         reports.iter().for_each(|report| self.report(state, report));
+        state.domains.take_newcomers().into_iter().for_each(|domid| state.strangers.note(domid));
         match result {
             Ok(()) => state.failed_scans = 0,
             Err(errno) => self.scan_failed(state, errno),
@@ -337,6 +351,9 @@ impl Context {
     }
 
     fn report(&self, state: &mut State, report: &Report) {
+        if report.change == Change::Shutdown(REASON_SOFT_RESET) {
+            state.strangers.note_reset(report.domid);
+        }
         self.deliver_new(state, report.recipient, Event::from_report(report), report.domid);
     }
 }
@@ -358,7 +375,7 @@ mod tests {
     #[test]
     fn tokens_come_back_as_they_went() {
         let libxl = |fd, version| Token::Libxl { fd, version };
-        let own = [Token::Timer, Token::Watch, Token::Hangup, Token::Sigchld];
+        let own = [Token::Timer, Token::Watch, Token::Idle, Token::Probe, Token::Sigchld];
         let children =
             [Token::ChildEnd(0), Token::ChildOutput(0), Token::ChildEnd(u32::MAX), Token::ChildOutput(u32::MAX)];
         let libxl = [libxl(0, 0), libxl(3, 7), libxl(i32::MAX, VERSION_MASK)];

@@ -29,8 +29,8 @@ struct AnyDomain {
 }
 
 impl AnyDomain {
-    /// Takes in a look at all domains, ascending.
-    fn look(&mut self, found: &[DomainInfo], tell: &mut dyn FnMut(Report)) {
+    /// Takes in a look at all domains, ascending. `newcomers` gets those that it begins to follow.
+    fn look(&mut self, found: &[DomainInfo], newcomers: &mut Vec<u32>, tell: &mut dyn FnMut(Report)) {
         let mut say = |domid, uuid, change| {
             if wants(self.states, change) {
                 tell(Report { domid, uuid, user: self.user, recipient: self.recipient, change });
@@ -49,6 +49,7 @@ impl AnyDomain {
                         look(domid, &mut life, None, &mut say);
                     }
                     say(domid, info.uuid(), Change::Created);
+                    newcomers.push(domid);
                     Life::default()
                 }
             };
@@ -88,6 +89,8 @@ pub struct AnyDomains {
     fresh: bool,
     /// Domains that wait for a look.
     asked: BTreeSet<u32>,
+    /// Domains that one of them has begun to follow.
+    newcomers: Vec<u32>,
 }
 
 impl AnyDomains {
@@ -115,6 +118,7 @@ impl AnyDomains {
     fn removed(&mut self) {
         if self.generators.is_empty() {
             self.clear_fresh();
+            self.newcomers.clear();
         }
     }
 
@@ -131,6 +135,26 @@ impl AnyDomains {
     /// How many domains they know, each of them.
     pub fn known(&self) -> usize {
         self.generators.values().map(|generator| generator.lives.len()).sum()
+    }
+
+    /// The domains that one of them has begun to follow since this was asked last. One may come more than once.
+    pub fn take_newcomers(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.newcomers)
+    }
+
+    /// The domains that they follow, and that haven't ended. One may come more than once.
+    pub fn living(&self) -> impl Iterator<Item = u32> {
+        let lives = self.generators.values().flat_map(|generator| &generator.lives);
+        lives.filter(|(_, life)| !life.dead()).map(|(domid, _)| *domid)
+    }
+
+    /// Whether one of them follows this domain, and it hasn't ended.
+    pub fn follows(&self, domid: u32) -> bool {
+        let life = |generator: &AnyDomain| {
+            let index = generator.lives.binary_search_by_key(&domid, |(domid, _)| *domid).ok()?;
+            (!generator.lives[index].1.dead()).then_some(())
+        };
+        self.generators.values().any(|generator| life(generator).is_some())
     }
 
     /// One of them has had no look yet, which has to be one at everything.
@@ -157,7 +181,7 @@ impl AnyDomains {
     pub fn look(&mut self, found: &[DomainInfo], tell: &mut dyn FnMut(Key, Report)) {
         let found = &found[found.partition_point(|info| info.domid() == CONTROL_DOMAIN)..];
         for (key, generator) in &mut self.generators {
-            generator.look(found, &mut |report| tell(*key, report));
+            generator.look(found, &mut self.newcomers, &mut |report| tell(*key, report));
         }
         self.clear_fresh();
     }

@@ -104,7 +104,8 @@ impl Life {
             return [Some(Change::Death), None];
         };
         let before = std::mem::replace(&mut self.phase, phase(info));
-        if before == self.phase && matches!(before, Phase::Suspended | Phase::ShutDown(_)) && !self.trace.has_run(info) {
+        if before == self.phase && matches!(before, Phase::Suspended | Phase::ShutDown(_)) && !self.trace.has_run(info)
+        {
             self.trace.lies_still(info);
             return [None, None];
         }
@@ -306,9 +307,12 @@ mod tests {
     fn another_uuid_is_nothing_to_tell_whatever_the_domain_does_and_its_end_has_it() {
         let renamed = |info: DomainInfo| Some(info.with_uuid([7; 16]));
         let zombie = running().being_destroyed();
-        for (info, first) in
-            [(running(), None), (suspended_at(1), Some(Suspended)), (shut_down(3), Some(Shutdown(3))), (zombie, Some(Death))]
-        {
+        for (info, first) in [
+            (running(), None),
+            (suspended_at(1), Some(Suspended)),
+            (shut_down(3), Some(Shutdown(3))),
+            (zombie, Some(Death)),
+        ] {
             for other in [renamed(info), Some(info.with_uuid([0; 16]))] {
                 let mut life = Life::default();
                 assert_eq!(life.look(Some(&info)), [first, None]);

@@ -126,6 +126,21 @@ impl Domains {
         self.deaths.has(domid) || self.states.has(domid)
     }
 
+    /// Whether somebody has something left to tell of a domid that they know of.
+    pub fn follows(&self, domid: u32) -> bool {
+        self.deaths.follows(domid) || self.states.follows(domid) || self.any.follows(domid)
+    }
+
+    /// The domains of which that is so. One may come more than once.
+    pub fn followed(&self) -> impl Iterator<Item = u32> {
+        self.deaths.wanted().chain(self.states.wanted()).chain(self.any.living())
+    }
+
+    /// The domains that generators of all domains have begun to follow since this was asked last. One may come more than once.
+    pub fn take_newcomers(&mut self) -> Vec<u32> {
+        self.any.take_newcomers()
+    }
+
     /// This domain is to be looked at in the next [`Domains::scan_fresh`]. False if nobody has anything left to tell of it.
     pub fn ask(&mut self, domid: u32) -> bool {
         // Each of them is to know.

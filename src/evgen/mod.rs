@@ -11,6 +11,7 @@ pub mod monitor;
 mod questions;
 mod runs;
 pub mod snapshot;
+pub mod strangers;
 pub mod targets;
 pub mod vbd;
 

@@ -207,9 +207,14 @@ impl<G: Generator> Generators<G> {
         self.generators.since(Key::first_of(place)).take_while(move |(key, _)| key.place() == place).map(|(_, it)| it)
     }
 
+    /// Whether somebody has something left to tell of a domid.
+    pub fn follows(&self, domid: u32) -> bool {
+        self.generators_of(place(domid)).any(|generator| !generator.dead())
+    }
+
     /// This domain is to be looked at in the next [`Generators::scan_fresh`]. False if nobody there has anything left to tell.
     pub fn ask(&mut self, domid: u32) -> bool {
-        let wanted = self.generators_of(place(domid)).any(|generator| !generator.dead());
+        let wanted = self.follows(domid);
         if wanted {
             self.fresh.insert(place(domid));
         }

@@ -32,6 +32,16 @@ pub enum Subject {
     Any,
 }
 
+impl Subject {
+    /// A single domain that may be there, and isn't the control domain: xenstored always knows that.
+    pub fn guest(self) -> Option<u32> {
+        match self {
+            Subject::Domain(domid) => (domid != 0 && domid < DOMID_LIMIT).then_some(domid),
+            Subject::Any => None,
+        }
+    }
+}
+
 /// What all generators together have to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand {

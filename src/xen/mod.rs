@@ -4,10 +4,12 @@
 //! Both bindings crates (`xenstore-sys`, `xenctrl-sys`) are used in this room alone, so that they can be replaced.
 
 pub mod hypervisor;
+pub mod idle;
 pub mod log;
 pub mod sigpipe;
 pub mod store;
 pub mod transaction;
+pub mod wire;
 mod xenctrl;
 
 /// Domids from here on (`DOMID_FIRST_RESERVED`) are never a domain's; hypercalls would read them as something else.

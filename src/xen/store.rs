@@ -4,14 +4,12 @@
 //! A [`Store`] is what its owner connects, watches and gives up. A [`Connection`] is a share in it for who reads nodes
 //! meanwhile, outside the owner's lock: the connection is closed when the last share is dropped, which waits.
 //!
-//! libxenstore tells nobody when its socket is closed: the descriptor for watches just stays silent. So a second, idle
-//! connection of our own is kept to the daemon's socket; the kernel reports its hang-up at once, and it costs nothing
-//! until then ([`Store::hangup_fd`]). When the daemon isn't reached through a socket (xenbus), there is none.
+//! Beside it there is an [`Idle`] connection, which says what libxenstore doesn't: that the daemon has gone, and which domains it
+//! knows. When the daemon isn't reached through a socket (xenbus), there is none.
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_uint, c_ulong, c_void};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -24,6 +22,7 @@ use xenstore_sys::{
     xs_open, xs_read, xs_unwatch, xs_watch, xs_write,
 };
 
+use super::idle::Idle;
 use super::sigpipe::spared;
 use crate::dynlib::{Library, function};
 use crate::error::{Error, Result};
@@ -217,22 +216,22 @@ fn released(path: &CStr) -> Option<u32> {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
-    idle: Option<UnixStream>,
+    idle: Option<Idle>,
 }
 
 impl Store {
     /// Connects. Waits for the daemon to accept, so call it without a lock.
     pub fn open() -> Result<Self> {
-        Self::open_with(0)
+        Self::open_with(0, None)
     }
 
-    /// Connects to a daemon that was reached through its socket before. Where that isn't there for the moment, libxenstore
-    /// would go through the kernel, which lets nobody go until there is an answer.
-    pub fn reopen() -> Result<Self> {
-        Self::open_with(XS_OPEN_SOCKETONLY.into())
+    /// Connects to a daemon that has answered on this connection. Where its socket isn't there for the moment, libxenstore would
+    /// go through the kernel, which lets nobody go until there is an answer; so it may not.
+    pub fn open_beside(idle: Idle) -> Result<Self> {
+        Self::open_with(XS_OPEN_SOCKETONLY.into(), Some(idle))
     }
 
-    fn open_with(flags: c_ulong) -> Result<Self> {
+    fn open_with(flags: c_ulong, idle: Option<Idle>) -> Result<Self> {
         undisturbed(|| {
             // SAFETY: no preconditions.
             let handle = unsafe { xs_open(flags) };
@@ -243,7 +242,7 @@ impl Store {
                 serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
                 broken: AtomicBool::new(false),
             };
-            Ok(Store { connection: Connection(Arc::new(handle)), idle: None })
+            Ok(Store { connection: Connection(Arc::new(handle)), idle })
         })
     }
 
@@ -263,7 +262,7 @@ impl Store {
             return Err(Error::os("making a descriptor for xenstored's watches", Errno::last()));
         }
         if self.idle.is_none() {
-            self.idle = idle_connection()?;
+            self.idle = Idle::open()?;
         }
         Ok(())
     }
@@ -279,9 +278,14 @@ impl Store {
         unsafe { xs_fileno(self.connection.raw()) }
     }
 
-    /// Hangs up when the daemon goes away.
-    pub fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.idle.as_ref().map(AsFd::as_fd)
+    /// The connection on which nothing waits, if there is one.
+    pub fn idle(&self) -> Option<&Idle> {
+        self.idle.as_ref()
+    }
+
+    /// The same, to be used.
+    pub fn idle_mut(&mut self) -> Option<&mut Idle> {
+        self.idle.as_mut()
     }
 
     /// Takes one firing off the queue without waiting, if there is one. Of one that can't be had, for want of memory, nothing
@@ -309,19 +313,6 @@ pub fn daemon_socket() -> Option<PathBuf> {
     let path: *const c_char = unsafe { xs_daemon_socket() };
     // SAFETY: a C string, if not null.
     (!path.is_null()).then(|| PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes())))
-}
-
-/// `None` if the daemon has no socket; an error if it has one, but there is no connecting to it.
-fn idle_connection() -> Result<Option<UnixStream>> {
-    let Some(path) = daemon_socket() else { return Ok(None) };
-    match UnixStream::connect(&path) {
-        Ok(stream) => Ok(Some(stream)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::os(
-            format!("keeping an idle connection to {}", path.display()),
-            Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
-        )),
-    }
 }
 
 /// Throws a parent's connection away in a forked child, without a word to the daemon.

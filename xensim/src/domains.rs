@@ -99,7 +99,6 @@ impl State {
             resumed: (word >> RESUMED_SHIFT) as u32,
         })
     }
-
 }
 
 /// A domain's name, as bytes that end at the first zero.
