@@ -276,6 +276,108 @@ DOMAIN_TEST(a_domain_that_runs_again_after_its_shutdown_may_shut_down_again)
     close_context(ctx);
 }
 
+/* One after the other, seen while it runs or not, on a host where nothing else happens. */
+DOMAIN_TEST(each_shutdown_between_soft_resets_is_reported)
+{
+    enum { SOFT_RESET = 5, ROUNDS = 6 };
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+    int round;
+
+    enable(ctx, domid, 1);
+    for (round = 0; round < ROUNDS; round++) {
+        host_shutdown(domid, SOFT_RESET);
+        if (round == 0 || OURS("runs-again"))
+            expect_shutdown(ctx, domid, 1, SOFT_RESET);
+        host_soft_reset(domid);
+        if (round % 2)
+            expect_silence(ctx);
+    }
+    host_shutdown(domid, CRASH);
+    if (OURS("runs-again"))
+        expect_shutdown(ctx, domid, 1, CRASH);
+    expect_silence(ctx);
+    host_destroy(domid);
+    expect_death(ctx, domid, 1);
+    close_context(ctx);
+}
+
+/* For the same reason: nobody has seen it run. */
+DOMAIN_TEST(a_second_shutdown_for_the_same_reason_is_reported_though_nobody_looked_in_between)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+    int round;
+
+    enable(ctx, domid, 1);
+    for (round = 0; round < 4; round++) {
+        host_shutdown(domid, CRASH);
+        if (round == 0 || OURS("runs-again"))
+            expect_shutdown(ctx, domid, 1, CRASH);
+        else
+            expect_silence(ctx);
+        host_resume(domid);
+    }
+    host_destroy(domid);
+    expect_death(ctx, domid, 1);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
+/* The second domain has never been seen running; its end is for the same reason, or for another. */
+DOMAIN_TEST(the_shutdown_of_another_domain_of_that_number_is_reported_though_nobody_saw_it_run)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create_at(400);
+    int reason;
+
+    enable(ctx, domid, 1);
+    host_shutdown(domid, POWEROFF);
+    expect_shutdown(ctx, domid, 1, POWEROFF);
+    for (reason = POWEROFF; reason <= REBOOT; reason++) {
+        host_destroy(domid);
+        host_create_at(domid);
+        host_shutdown(domid, reason);
+        if (OURS("runs-again"))
+            expect_shutdown(ctx, domid, 1, reason);
+        expect_silence(ctx);
+    }
+    host_destroy(domid);
+    expect_death(ctx, domid, 1);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
+/* A toolstack that preserves a crashed domain gives its UUID to the one that it starts in its place. */
+DOMAIN_TEST(a_domain_that_is_given_another_uuid_has_neither_shut_down_again_nor_died)
+{
+    static const uint8_t second[16] = "another of them!";
+    libxl_ctx *ctx = open_context();
+    uint32_t running = host_create(), crashed = host_create(), dying = host_create(), other = host_create();
+
+    enable(ctx, running, 1);
+    enable(ctx, crashed, 2);
+    enable(ctx, dying, 3);
+    host_shutdown(crashed, CRASH);
+    expect_shutdown(ctx, crashed, 2, CRASH);
+    host_kill(dying);
+    expect_death(ctx, dying, 3);
+    host_set_uuid(running, second);
+    host_set_uuid(crashed, second);
+    host_set_uuid(dying, second);
+    expect_silence(ctx);
+    host_destroy(other);
+    expect_silence(ctx);
+    host_shutdown(running, REBOOT);
+    expect_shutdown(ctx, running, 1, REBOOT);
+    host_destroy(crashed);
+    expect_death(ctx, crashed, 2);
+    host_destroy(running);
+    expect_death(ctx, running, 1);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
 /*
  * What xl does from Xen 4.20 on: after a suspend it enables a second generator, disables the first, and waits on. A
  * generator that reported the suspend at once would make it spin.

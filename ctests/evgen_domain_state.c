@@ -289,6 +289,80 @@ STATE_TEST(a_suspend_is_no_shutdown_whatever_the_environment_says)
     close_context(ctx);
 }
 
+/* In each state that it can be in; with each kind of generator, and while something else happens on the host. */
+STATE_TEST(another_uuid_is_nothing_to_tell_and_later_events_have_it)
+{
+    enum { FIRST = 100, RUNNING_ONE = FIRST, SUSPENDED_ONE, CRASHED_ONE, DYING_ONE, KINDS = 4, OTHER = 200 };
+    static const uint8_t second[16] = "another of them!";
+    libxl_ctx *ctx = open_context();
+    uint32_t i;
+
+    host_create_many(FIRST, KINDS);
+    host_create_many(OTHER, 2);
+    host_suspend(SUSPENDED_ONE);
+    host_shutdown(CRASHED_ONE, CRASH);
+    host_kill(DYING_ONE);
+    for (i = 0; i < KINDS; i++)
+        enable_states(ctx, FIRST + i, STATES, 1);
+    expect_event(ctx, SUSPENDED, SUSPENDED_ONE, 1);
+    expect_shutdown(ctx, CRASHED_ONE, 1, CRASH);
+    expect_event(ctx, DEAD, DYING_ONE, 1);
+    enable_states(ctx, LIBXL_DOMID_ANY, STATES, 2);
+    expect_event(ctx, SUSPENDED, SUSPENDED_ONE, 2);
+    expect_shutdown(ctx, CRASHED_ONE, 2, CRASH);
+    expect_event(ctx, DEAD, DYING_ONE, 2);
+    for (i = 0; i < KINDS; i++)
+        host_set_uuid(FIRST + i, second);
+    expect_silence(ctx);
+    /* A domain that was there ends, and one comes. */
+    host_destroy(OTHER);
+    expect_event(ctx, DEAD, OTHER, 2);
+    host_create_at(OTHER + 10);
+    host_kill(OTHER + 1);
+    expect_event(ctx, DEAD, OTHER + 1, 2);
+    expect_silence(ctx);
+    host_resume(SUSPENDED_ONE);
+    for (i = 2; i > 0; i--) {
+        libxl_event *event = wait_event(ctx);
+
+        check_event(event, RUNNING, SUSPENDED_ONE, i);
+        CHECK(memcmp(&event->domuuid, second, sizeof second) == 0);
+        libxl_event_free(ctx, event);
+    }
+    host_destroy(RUNNING_ONE);
+    for (i = 2; i > 0; i--) {
+        libxl_event *event = wait_event(ctx);
+
+        check_event(event, DEAD, RUNNING_ONE, i);
+        CHECK(memcmp(&event->domuuid, second, sizeof second) == 0);
+        libxl_event_free(ctx, event);
+    }
+    host_destroy(DYING_ONE);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
+STATE_TEST(each_shutdown_is_told_though_nobody_saw_it_run_in_between)
+{
+    enum { SOFT_RESET = 5 };
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+
+    enable_states(ctx, domid, STATES, 1);
+    host_shutdown(domid, SOFT_RESET);
+    expect_shutdown(ctx, domid, 1, SOFT_RESET);
+    host_resume(domid);
+    host_shutdown(domid, SOFT_RESET);
+    expect_event(ctx, RUNNING, domid, 1);
+    expect_shutdown(ctx, domid, 1, SOFT_RESET);
+    host_soft_reset(domid);
+    expect_event(ctx, RUNNING, domid, 1);
+    host_shutdown(domid, REBOOT);
+    expect_shutdown(ctx, domid, 1, REBOOT);
+    expect_silence(ctx);
+    close_context(ctx);
+}
+
 STATE_TEST(a_number_that_is_used_again_ends_the_generator)
 {
     libxl_ctx *ctx = open_context();

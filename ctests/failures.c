@@ -12,6 +12,8 @@
 #include "harness/host.h"
 #include "harness/xl.h"
 
+#include <xlevent.h>
+
 /* ---- disaster ---- */
 
 static struct {
@@ -375,5 +377,133 @@ DOMAIN_TEST(a_loop_without_xenstored_does_not_spin)
     for (end = now_ms() + 1500; now_ms() < end; rounds++)
         poll_once(ctx, 100);
     CHECK_AT_MOST(rounds, 200);
+    close_context(ctx);
+}
+
+/* ---- domains that xenstored doesn't know ---- */
+
+/* After a crash it knows none, and nobody introduces running domains again: no watch fires for them. */
+DOMAIN_TEST(the_ends_of_domains_that_a_new_xenstored_does_not_know_are_reported)
+{
+    enum { FIRST = 100, DOMAINS = 40 };
+    libxl_ctx *ctx = open_context();
+    uint32_t i;
+
+    host_create_many(FIRST, DOMAINS);
+    for (i = 0; i < DOMAINS; i++)
+        enable(ctx, FIRST + i, i);
+    expect_silence(ctx);
+    log_quietly = true;
+    kill_xenstored_in_silence(ctx);
+    host_start_empty_xenstored();
+    if (!OURS("xenstored-restart")) {
+        host_destroy_many(FIRST, DOMAINS);
+        expect_deafness(ctx);
+        close_context(ctx);
+        return;
+    }
+    expect_silence(ctx);
+    for (i = 0; i < DOMAINS; i += 10) {
+        host_shutdown(FIRST + i, CRASH);
+        expect_shutdown(ctx, FIRST + i, i, CRASH);
+    }
+    host_destroy_many(FIRST, DOMAINS);
+    for (i = 0; i < DOMAINS; i++)
+        expect_death(ctx, FIRST + i, i);
+    expect_silence(ctx);
+    /* What comes later it knows. */
+    i = host_create();
+    enable(ctx, i, 7);
+    host_destroy(i);
+    expect_death(ctx, i, 7);
+    close_context(ctx);
+}
+
+/* As `xl create` leaves it when it fails half-way. */
+DOMAIN_TEST(the_end_of_a_domain_that_was_never_introduced_is_reported)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t unknown = host_create_unknown(), known = host_create();
+
+    enable(ctx, known, 1);
+    enable(ctx, unknown, 2);
+    if (OURS("never-introduced")) {
+        expect_silence(ctx);
+        host_destroy(unknown);
+        expect_death(ctx, unknown, 2);
+    } else {
+        stir();
+        expect_silence(ctx);
+        host_destroy(unknown);
+        expect_silence(ctx);
+        /* Until some other domain ends. */
+        host_destroy(known);
+        expect_death(ctx, known, 1);
+        expect_death(ctx, unknown, 2);
+    }
+    close_context(ctx);
+}
+
+TEST_WITH(without_domains_that_xenstored_does_not_know_nobody_looks_at_any_by_timer, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    libxl_ctx *ctx = open_context();
+    uint64_t asked;
+    uint32_t i;
+
+    for (i = 0; i < 20; i++)
+        enable(ctx, host_create(), i);
+    expect_silence(ctx);
+    asked = host_lists_asked();
+    /* The questions have been answered by then, and no timer runs. */
+    for (i = 0; i < 5; i++)
+        expect_silence(ctx);
+    CHECK_EQUAL(host_lists_asked(), asked);
+    close_context(ctx);
+}
+
+/* ---- a xenstored that hangs ---- */
+
+#pragma weak xlevent_stats
+
+static uint64_t reconnections(libxl_ctx *ctx)
+{
+    struct xlevent_stats stats;
+
+    CHECK_EQUAL(xlevent_stats(ctx, &stats, sizeof stats), 0);
+    return stats.reconnections;
+}
+
+static void *continue_xenstored(void *over)
+{
+    WAIT_UNTIL(__atomic_load_n((bool *)over, __ATOMIC_ACQUIRE));
+    host_continue_xenstored();
+    return NULL;
+}
+
+/* It would hang for ever if a turn waited: who lets xenstored go on waits for the turns. */
+TEST_WITH(no_turn_waits_for_a_xenstored_that_came_back_and_hangs, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+    bool over = false;
+    pthread_t thread;
+    int turns;
+
+    enable(ctx, domid, 1);
+    expect_silence(ctx);
+    log_quietly = true;
+    host_kill_xenstored();
+    host_start_xenstored();
+    host_stop_xenstored();
+    CHECK_EQUAL(pthread_create(&thread, NULL, continue_xenstored, &over), 0);
+    /* It has been found, and hasn't answered, after some of them. */
+    for (turns = 0; turns < 100; turns++)
+        poll_once(ctx, 20);
+    CHECK_EQUAL(reconnections(ctx), 0);
+    __atomic_store_n(&over, true, __ATOMIC_RELEASE);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    host_destroy(domid);
+    expect_death(ctx, domid, 1);
+    CHECK_EQUAL(reconnections(ctx), 1);
     close_context(ctx);
 }

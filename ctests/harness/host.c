@@ -51,6 +51,12 @@ uint64_t host_lists_asked(void) { NOT_HERE; }
 void host_access(enum host_access access) { (void)access; NOT_HERE; }
 void host_kill_xenstored(void) { NOT_HERE; }
 void host_start_xenstored(void) { NOT_HERE; }
+void host_start_empty_xenstored(void) { NOT_HERE; }
+void host_stop_xenstored(void) { NOT_HERE; }
+void host_continue_xenstored(void) { NOT_HERE; }
+uint32_t host_create_unknown(void) { NOT_HERE; }
+void host_soft_reset(uint32_t domid) { (void)domid; NOT_HERE; }
+void host_set_uuid(uint32_t domid, const uint8_t uuid[16]) { (void)domid, (void)uuid; NOT_HERE; }
 
 #else
 
@@ -90,7 +96,8 @@ void host_reset(void)
 
     for (i = 0; i < COUNT(domids); i++)
         domids[i] = i + 1;
-    /* It may run already. */
+    /* It may run already, or have been stopped. */
+    xensim_xenstored(host, XENSIM_XENSTORED_CONTINUE);
     xensim_xenstored(host, XENSIM_XENSTORED_START);
     if (xensim_clear_faults(host) != 0 || xensim_access(host, XENSIM_ACCESS_FULL) != 0 ||
         xensim_destroy_many(host, domids, COUNT(domids), 0) < 0 || xensim_settle(host) != 0) {
@@ -140,6 +147,16 @@ uint32_t host_create_with_uuid(const uint8_t uuid[16])
     return domid;
 }
 
+uint32_t host_create_unknown(void)
+{
+    struct xensim_config config = { .name = "guest", .domid = XENSIM_DOMID_ANY, .flags = XENSIM_NOT_INTRODUCED,
+                                    .nodes = XENSIM_NODES_NONE };
+    uint32_t domid;
+
+    DO(xensim_create_many(host, &config, 1, &domid));
+    return domid;
+}
+
 void host_shutdown(uint32_t domid, int reason)
 {
     DO(xensim_shutdown(host, domid, (unsigned)reason));
@@ -153,6 +170,16 @@ void host_suspend(uint32_t domid)
 void host_resume(uint32_t domid)
 {
     DO(xensim_resume(host, domid));
+}
+
+void host_soft_reset(uint32_t domid)
+{
+    DO(xensim_soft_reset(host, domid));
+}
+
+void host_set_uuid(uint32_t domid, const uint8_t uuid[16])
+{
+    DO(xensim_set_uuid(host, domid, uuid));
 }
 
 void host_kill(uint32_t domid)
@@ -235,6 +262,21 @@ void host_kill_xenstored(void)
 void host_start_xenstored(void)
 {
     DO(xensim_xenstored(host, XENSIM_XENSTORED_START));
+}
+
+void host_start_empty_xenstored(void)
+{
+    DO(xensim_xenstored(host, XENSIM_XENSTORED_START_EMPTY));
+}
+
+void host_stop_xenstored(void)
+{
+    DO(xensim_xenstored(host, XENSIM_XENSTORED_PAUSE));
+}
+
+void host_continue_xenstored(void)
+{
+    DO(xensim_xenstored(host, XENSIM_XENSTORED_CONTINUE));
 }
 
 #endif

@@ -33,11 +33,17 @@ uint32_t host_create_at(uint32_t domid);
 /* `count` of them: first, first + 1, ... */
 void host_create_many(uint32_t first, uint32_t count);
 uint32_t host_create_with_uuid(const uint8_t uuid[16]);
+/* xenstored doesn't know it. */
+uint32_t host_create_unknown(void);
 
 void host_shutdown(uint32_t domid, int reason);
 void host_suspend(uint32_t domid);
 /* As after a checkpoint: it runs on. */
 void host_resume(uint32_t domid);
+/* After a shutdown it is reset in place and runs on: xenstored forgets it, and is told of it anew. */
+void host_soft_reset(uint32_t domid);
+/* Its toolstack gives it another UUID. */
+void host_set_uuid(uint32_t domid, const uint8_t uuid[16]);
 /* Dying, and still there. */
 void host_kill(uint32_t domid);
 /* Both at once. */
@@ -67,5 +73,10 @@ void host_access(enum host_access access);
 void host_kill_xenstored(void);
 /* With a store that knows the domains that there are. */
 void host_start_xenstored(void);
+/* As on a real host after a crash: it knows the control domain alone. */
+void host_start_empty_xenstored(void);
+/* It answers nothing, until it goes on. */
+void host_stop_xenstored(void);
+void host_continue_xenstored(void);
 
 #endif

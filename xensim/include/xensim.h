@@ -110,12 +110,16 @@ int xensim_shutdown(xensim_host *host, uint32_t domid, unsigned reason);
 int xensim_suspend(xensim_host *host, uint32_t domid);
 /* Runs again after a shutdown; xenstored is told, as a toolstack does. */
 int xensim_resume(xensim_host *host, uint32_t domid);
+/* Runs again after a shutdown, reset in place: xenstored is told to forget it, and is told of it anew. */
+int xensim_soft_reset(xensim_host *host, uint32_t domid);
 /* Dying, and still there. */
 int xensim_kill(xensim_host *host, uint32_t domid);
 /* Gone, and its nodes removed. */
 int xensim_destroy(xensim_host *host, uint32_t domid);
 int xensim_pause(xensim_host *host, uint32_t domid);
 int xensim_unpause(xensim_host *host, uint32_t domid);
+/* Another UUID (16 bytes) for a domain that is there, living or dying, as a toolstack gives it. Its nodes stay as they are. */
+int xensim_set_uuid(xensim_host *host, uint32_t domid, const uint8_t *uuid);
 
 enum xensim_change {
     XENSIM_CHANGE_SHUTDOWN,

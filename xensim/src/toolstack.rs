@@ -224,12 +224,11 @@ impl Host {
     /// domains introduced, every request costs the daemon a look at each.)
     fn tell_store(&self, domains: &[Domain]) -> Result<()> {
         self.batch(domains.iter().flat_map(|domain| self.node_requests(domain)))?;
-        let page = |domid: Domid| grants::offset(domid.into(), grants::STORE_REFERENCE).unwrap_or(0) / grants::PAGE;
         let introduced: Vec<&Domain> =
             domains.iter().filter(|domain| self.notes(domain.domid).1 && !domain.state.dying).collect();
         // Over several connections, as the daemon looks at all domains before it looks at each connection once.
         let share = introduced.len().div_ceil(CONNECTIONS).max(SHARE_MIN);
-        let introduce = |domain: &&Domain| Request::introduce(domain.domid, page(domain.domid), STORE_PORT);
+        let introduce = |domain: &&Domain| introduction(domain.domid);
         let series: Vec<_> = introduced.chunks(share).map(|share| share.iter().map(introduce)).collect();
         let mut stores = series.iter().map(|_| self.store()).collect::<Result<Vec<Store>>>()?;
         batch_on(&mut stores, series).context(|| "introduce domains to xenstored")
@@ -330,6 +329,30 @@ impl Host {
             self.store()?.request(Request::resume(domid)).context(what)?;
         }
         Ok(())
+    }
+
+    /// A domain that had shut down is reset in place and runs again, as its toolstack does it: xenstored, if it knows it, is
+    /// told to forget it, and is told of it anew.
+    pub fn soft_reset(&self, domid: Domid) -> Result<()> {
+        let what = || format!("reset domain {domid}");
+        let introduced = self.notes(domid).1;
+        if introduced {
+            self.store()?.request(Request::release(domid)).context(what)?;
+        }
+        self.change_one(domid, Change::Resume)?;
+        if introduced {
+            self.store()?.request(introduction(domid)).context(what)?;
+        }
+        Ok(())
+    }
+
+    /// The toolstack gives a domain another UUID. Its nodes stay as they are.
+    pub fn set_uuid(&self, domid: Domid, uuid: &[u8; 16]) -> Result<()> {
+        let lock = self.lock()?;
+        match self.table().set_handle(&lock, domid, uuid) {
+            true => Ok(()),
+            false => Err(Error::errno(format!("give domain {domid} another UUID"), libc::ESRCH)),
+        }
     }
 
     /// The toolstack pauses a domain.
@@ -467,6 +490,12 @@ fn random_uuid() -> Result<[u8; 16]> {
     uuid[6] = uuid[6] & 0x0f | 0x40;
     uuid[8] = uuid[8] & 0x3f | 0x80;
     Ok(uuid)
+}
+
+/// Tells xenstored of a domain.
+fn introduction(domid: Domid) -> Request {
+    let page = grants::offset(domid.into(), grants::STORE_REFERENCE).unwrap_or(0) / grants::PAGE;
+    Request::introduce(domid, page, STORE_PORT)
 }
 
 /// A UUID as it is written.

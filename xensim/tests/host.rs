@@ -114,6 +114,36 @@ fn what_happens_to_many_happens_to_those_that_can() {
 }
 
 #[test]
+fn a_soft_reset_leaves_the_domain_and_xenstored_knows_it_anew() {
+    let host = host();
+    let domid = host.create(&Config::named("g")).unwrap();
+    let silent = host.create(&Config { nodes: Nodes::None, introduce: false, ..Config::named("x") }).unwrap();
+    assert_eq!(host.soft_reset(domid).unwrap_err().raw_os_error(), libc::EINVAL, "it runs");
+    for domid in [domid, silent] {
+        let before = host.domain(domid).unwrap();
+        host.shutdown(domid, Reason::SOFT_RESET).unwrap();
+        host.soft_reset(domid).unwrap();
+        let after = host.domain(domid).unwrap();
+        assert_eq!((after.handle, after.state.shutdown), (before.handle, None));
+        assert!(after.state.resumed > before.state.resumed);
+    }
+    let mut store = host.store().unwrap();
+    assert!(store.is_introduced(domid).unwrap());
+    assert!(!store.is_introduced(silent).unwrap());
+}
+
+#[test]
+fn a_domain_may_be_given_another_uuid_as_long_as_it_is_there() {
+    let host = host();
+    let domid = host.create(&Config::named("g")).unwrap();
+    host.kill(domid).unwrap();
+    host.set_uuid(domid, &[7; 16]).unwrap();
+    assert_eq!(host.domain(domid).unwrap().handle, [7; 16]);
+    host.destroy(domid).unwrap();
+    assert_eq!(host.set_uuid(domid, &[7; 16]).unwrap_err().raw_os_error(), libc::ESRCH);
+}
+
+#[test]
 fn hosts_side_by_side_do_not_meet() {
     let threads: Vec<_> = (1..=6_usize)
         .map(|count| {

@@ -159,10 +159,29 @@ macro_rules! domain_function {
 
 domain_function!(xensim_suspend, host, domid => host.suspend(domid));
 domain_function!(xensim_resume, host, domid => host.resume(domid));
+domain_function!(xensim_soft_reset, host, domid => host.soft_reset(domid));
 domain_function!(xensim_kill, host, domid => host.kill(domid));
 domain_function!(xensim_destroy, host, domid => host.destroy(domid));
 domain_function!(xensim_pause, host, domid => host.pause(domid));
 domain_function!(xensim_unpause, host, domid => host.unpause(domid));
+
+/// See `xensim.h`.
+///
+/// # Safety
+/// `host` is null or a handle that is in use, `uuid` null or 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xensim_set_uuid(host: *mut Handle, domain: u32, uuid: *const u8) -> c_int {
+    status(|| {
+        // SAFETY: the caller's word.
+        let host = &unsafe { handle(host) }?.host;
+        if uuid.is_null() {
+            return Err(Failure::invalid("the UUID is NULL"));
+        }
+        // SAFETY: the caller's word.
+        let uuid = unsafe { uuid.cast::<[u8; 16]>().read_unaligned() };
+        Ok(host.set_uuid(domid(domain)?, &uuid)?)
+    })
+}
 
 /// See `xensim.h`.
 ///

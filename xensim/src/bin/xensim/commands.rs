@@ -92,6 +92,20 @@ pub fn run(command: &str, mut args: Args) -> Result<ExitCode> {
                 host.resume(domid)?;
             }
         }
+        "soft-reset" => {
+            for domid in names::domains(&host, &args.words()?)? {
+                host.soft_reset(domid)?;
+            }
+        }
+        "set-uuid" => {
+            let domain = args.word("the domain")?;
+            let uuid = args.word("the UUID")?;
+            let uuid = parse_uuid(&uuid).ok_or_else(|| format!("{uuid}: not a UUID"))?;
+            args.end()?;
+            for domid in names::domains(&host, &[domain])? {
+                host.set_uuid(domid, &uuid)?;
+            }
+        }
         "destroy" => {
             let keep_nodes = args.flag("--keep-nodes");
             let domids = names::domains(&host, &args.words()?)?;

@@ -38,10 +38,13 @@ Domains (DOMAIN: a number, a range 5-90, a name, or all)
                         soft_reset or 0 to 255
   suspend DOMAIN ...    shut down with reason suspend
   resume DOMAIN ...     let run again what has shut down
+  soft-reset DOMAIN ... the same by a reset in place: xenstored forgets them
+                        and is told of them anew
   kill DOMAIN ...       dying, but still there
   destroy DOMAIN ... [--keep-nodes]
                         gone
   pause DOMAIN ... | unpause DOMAIN ...
+  set-uuid DOMAIN UUID  as a toolstack does to a domain that is there
   list [DOMAIN ...]     number, state, reason, UUID, name
 
 What goes wrong
