@@ -438,8 +438,8 @@ DOMAIN_TEST(the_end_of_a_domain_that_was_never_introduced_is_reported)
         expect_silence(ctx);
         /* Until some other domain ends. */
         host_destroy(known);
-        expect_death(ctx, known, 1);
         expect_death(ctx, unknown, 2);
+        expect_death(ctx, known, 1);
     }
     close_context(ctx);
 }

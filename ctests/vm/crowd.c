@@ -3,6 +3,7 @@
  * crowd: many domains at once, with next to nothing in them.
  *
  *     crowd create COUNT          make them; prints their domids
+ *     crowd create-unknown COUNT  likewise, and xenstored isn't told, as when a domain's creation fails half-way
  *     crowd shutdown              shut down each domain of stdin's lines, "DOMID REASON"
  *     crowd destroy [--settle]    destroy each of stdin's lines, "DOMID ..."
  *     crowd settle                wait until xenstored has let go of each of stdin's lines, "DOMID ..."
@@ -49,7 +50,7 @@ static void die(const char *format, ...)
     exit(1);
 }
 
-static uint32_t create(unsigned index)
+static uint32_t create(unsigned index, bool introduce)
 {
     struct xen_domctl_createdomain config = {
         .handle = { 0xc0, 0x0d, [12] = (uint8_t)(index >> 24), (uint8_t)(index >> 16), (uint8_t)(index >> 8), (uint8_t)index },
@@ -76,7 +77,7 @@ static uint32_t create(unsigned index)
     /* No console. */
     if (xc_dom_gnttab_seed(xen, domid, false, (xen_pfn_t)-1, page, 0, 0))
         die("domain %" PRIu32 ": its grant to xenstored", domid);
-    if (!xs_introduce_domain(store, domid, page, (unsigned)port))
+    if (introduce && !xs_introduce_domain(store, domid, page, (unsigned)port))
         die("domain %" PRIu32 ": introducing it to xenstored", domid);
     return domid;
 }
@@ -106,13 +107,14 @@ int main(int argc, char **argv)
 {
     const char *command = argc > 1 ? argv[1] : "";
     bool shutting_down = !strcmp(command, "shutdown"), destroying = !strcmp(command, "destroy"),
-         settling = !strcmp(command, "settle"), each = false;
+         settling = !strcmp(command, "settle"), introducing = !strcmp(command, "create"),
+         creating = introducing || !strcmp(command, "create-unknown"), each = false;
     char line[64];
 
     if (destroying && argc == 3 && !strcmp(argv[2], "--settle"))
         each = true;
-    else if (argc != 2 + !strcmp(command, "create") || !(shutting_down || destroying || settling || argc == 3)) {
-        fprintf(stderr, "usage: crowd create COUNT | shutdown | destroy [--settle] | settle\n");
+    else if (argc != 2 + creating || !(shutting_down || destroying || settling || creating)) {
+        fprintf(stderr, "usage: crowd create COUNT | create-unknown COUNT | shutdown | destroy [--settle] | settle\n");
         return 2;
     }
     xen = xc_interface_open(NULL, NULL, 0);
@@ -120,11 +122,11 @@ int main(int argc, char **argv)
     if (!xen || !store)
         die("opening Xen and xenstore");
 
-    if (!strcmp(command, "create")) {
+    if (creating) {
         unsigned count = (unsigned)strtoul(argv[2], NULL, 10), i;
 
         for (i = 0; i < count; i++)
-            printf("%" PRIu32 "\n", create(i));
+            printf("%" PRIu32 "\n", create(i, introducing));
     }
     if (settling || each)
         watch_ends();

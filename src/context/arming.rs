@@ -317,7 +317,7 @@ impl Context {
         }
     }
 
-    /// The daemon is gone, since the idle connection has hung up; or ours is of no more use. Looks for it again soon.
+    /// The daemon is gone, or our connection to it is of no more use. Looks for it again soon.
     pub(super) fn store_lost(&self, state: &mut State, how: &str) {
         let Some(store) = state.store.take() else { return };
         state.counts.xenstored_losses += 1;

@@ -256,7 +256,7 @@ impl Store {
         self.connection.clone()
     }
 
-    /// Makes the watches' descriptor and the idle connection. Waits for the daemon to accept, so call it without a lock.
+    /// Makes the watches' descriptor and the connection on which nothing waits. Waits for the daemon to accept, so call it without a lock.
     pub fn listen(&mut self) -> Result<()> {
         if self.fd() < 0 {
             return Err(Error::os("making a descriptor for xenstored's watches", Errno::last()));
@@ -267,7 +267,7 @@ impl Store {
         Ok(())
     }
 
-    /// Closes the idle connection: without a watch, nobody asks whether the daemon is there.
+    /// Closes that again: without a watch, nobody asks whether the daemon is there.
     pub fn stop_idling(&mut self) {
         self.idle = None;
     }
