@@ -573,10 +573,20 @@ typedef struct libxl__evgen_disk_eject libxl_evgen_disk_eject;
  * Asks for the shutdown and the death of a domain.
  *
  * Produces LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN, with the reason, when the domain stops running, and
- * LIBXL_EVENT_TYPE_DOMAIN_DEATH when it is being destroyed or is gone. Each comes once; after the DEATH comes nothing
- * more. A domain that is destroyed while it runs, or whose shutdown and destruction are seen together, gives only the
+ * LIBXL_EVENT_TYPE_DOMAIN_DEATH when it is being destroyed or is gone. The DEATH comes once, and nothing after it. A SHUTDOWN
+ * comes for each time that the domain shuts down: once, unless it runs again (resumed, or after a soft reset). A domain that is destroyed while it runs, or whose shutdown and destruction are seen together, gives only the
  * DEATH. The present state counts: a domain that is already shut down, dead or missing gives its event at once. Both
- * events carry `domid`, `user`, and the domain's UUID where it could be learnt.
+ * events carry `domid`, `user`, and the UUID that the domain has then, where it could be learnt. A domain may be given another
+ * UUID while it lives; that is no event.
+ *
+ * What can be seen, and what can't. The library looks at domains when xenstored says that something has happened, and at
+ * those that xenstored doesn't know (they were never introduced, or it has crashed since) each second at the latest.
+ *
+ * - A second shutdown is reported also if nobody looked while the domain ran, by its other reason or by the processor time that
+ *   it has used since. Of several shutdowns between two looks the last is reported. A domain that was shut down again without
+ *   having run at all can't be told from one that still is.
+ * - A domain that is gone, and whose number another domain has before anyone looks, gives no DEATH: the generator follows the
+ *   new one, as libxl's does, and reports its shutdown and its death.
  *
  * A shutdown with reason 2, suspend, is not reported: the domain will run again or die, and then its later shutdown or
  * death is reported. With `XLEVENT_REPORT_SUSPEND=1` in the environment it is reported, and is then the only SHUTDOWN.

@@ -223,9 +223,12 @@ typedef struct libxl__evgen_domain_state libxl_evgen_domain_state;
  * missing gives its event at once. All carry `domid`, the domain's own also where any was asked for, `user`, and in
  * `domuuid` its UUID where it could be learnt.
  *
- * A domain's number may be given out again when the domain is gone. By the UUID that is noticed: the old domain's DEATH
- * comes, and nothing of the new one. (A generator of libxl_evenable_domain_death would follow the new one.) A domain that has
- * shut down may be given another UUID and is still the same, as one that xl preserves to start another in its place.
+ * A domain's number may be given out again when the domain is gone. If that is noticed, the old domain's DEATH comes, and
+ * nothing of the new one. (A generator of libxl_evenable_domain_death would follow the new one.) It is noticed when someone
+ * looked in between; and otherwise if the domain has used less processor time than before, lives where the old one was dying,
+ * is paravirtualised where the old one was not or the other way about, or, both paravirtualised, shares another page with the
+ * hypervisor. Another UUID alone says nothing: a domain may be given one while it lives, as a migrated one is; that is no event,
+ * and later events carry it.
  *
  * With LIBXL_DOMID_ANY, all domains but the control domain, number 0, are told of. A generator begins with CREATED for each
  * domain that is there, in ascending order, followed by its present state; then it tells of what comes. Nothing falls in
@@ -239,7 +242,8 @@ typedef struct libxl__evgen_domain_state libxl_evgen_domain_state;
  * - Nobody says that a domain runs again, so while a domain is suspended, and RUNNING has been asked for, the library
  *   looks at it: after 10 ms, then at intervals that double up to a second. One that was suspended at two such looks and
  *   has run in between, which its processor time shows, gives RUNNING and SUSPENDED. While no domain is suspended there are
- *   no such looks. (A domain that had shut down for another reason and runs again is told of when there is cause to look.)
+ *   no such looks. (A domain that had shut down for another reason and runs again is told of when there is cause to look. If
+ *   it has shut down again by then, another reason or more processor time says so: RUNNING and SHUTDOWN.)
  * - A domain that is suspended and runs again before the library looks has run all the time as far as anyone can see: an
  *   application that doesn't come to its event loop meanwhile misses both, never one of them.
  * - Where a toolstack has subscribed to a guest's suspend event channel, a suspend raises that channel, and not what
@@ -247,7 +251,9 @@ typedef struct libxl__evgen_domain_state libxl_evgen_domain_state;
  *   then neither is its RUNNING.
  * - A toolstack that lets a domain run again must tell xenstored, as libxl does; or xenstored will not fire for the
  *   domain's next suspend or shutdown.
- * - A domain that xenstored is never told of is noticed when something happens to another.
+ * - A domain that xenstored is never told of is noticed when something happens to another; from then on, or if it was asked
+ *   for by its number, it is looked at each second at the latest. So are all domains that xenstored has forgotten, since it has
+ *   crashed, until it knows them again.
  *
  * Several generators may be about one domain; each gives its own events, and those of libxl_evenable_domain_death give
  * theirs, of their two types, as if there were no others. What one look finds comes in ascending order of domains, and of one
