@@ -289,7 +289,21 @@ STATE_TEST(a_suspend_is_no_shutdown_whatever_the_environment_says)
     close_context(ctx);
 }
 
-/* In each state that it can be in; with each kind of generator, and while something else happens on the host. */
+/* The next two events are of this type, for user 2 and then 1. */
+static void expect_from_both(libxl_ctx *ctx, int type, uint32_t domid, const uint8_t uuid[16])
+{
+    libxl_ev_user user;
+
+    for (user = 2; user > 0; user--) {
+        libxl_event *event = wait_event(ctx);
+
+        check_event(event, type, domid, user);
+        CHECK(memcmp(&event->domuuid, uuid, 16) == 0);
+        libxl_event_free(ctx, event);
+    }
+}
+
+/* In each state that it can be in; with both kinds of generator, and while something else happens on the host. */
 STATE_TEST(another_uuid_is_nothing_to_tell_and_later_events_have_it)
 {
     enum { FIRST = 100, RUNNING_ONE = FIRST, SUSPENDED_ONE, CRASHED_ONE, DYING_ONE, KINDS = 4, OTHER = 200 };
@@ -322,21 +336,9 @@ STATE_TEST(another_uuid_is_nothing_to_tell_and_later_events_have_it)
     expect_event(ctx, DEAD, OTHER + 1, 2);
     expect_silence(ctx);
     host_resume(SUSPENDED_ONE);
-    for (i = 2; i > 0; i--) {
-        libxl_event *event = wait_event(ctx);
-
-        check_event(event, RUNNING, SUSPENDED_ONE, i);
-        CHECK(memcmp(&event->domuuid, second, sizeof second) == 0);
-        libxl_event_free(ctx, event);
-    }
+    expect_from_both(ctx, RUNNING, SUSPENDED_ONE, second);
     host_destroy(RUNNING_ONE);
-    for (i = 2; i > 0; i--) {
-        libxl_event *event = wait_event(ctx);
-
-        check_event(event, DEAD, RUNNING_ONE, i);
-        CHECK(memcmp(&event->domuuid, second, sizeof second) == 0);
-        libxl_event_free(ctx, event);
-    }
+    expect_from_both(ctx, DEAD, RUNNING_ONE, second);
     host_destroy(DYING_ONE);
     expect_silence(ctx);
     close_context(ctx);

@@ -148,8 +148,9 @@ impl Context {
         if !state.targets.tell_of_all() {
             return None;
         }
+        let asked = self.take_due_answers(&mut state);
         let looks = self.drain_watches(&mut state);
-        if looks.all || looks.asked {
+        if looks.all || looks.asked || asked {
             return Some(Served { context: self, state });
         }
         self.leave_the_rest(&mut state);

@@ -7,6 +7,7 @@
 use super::turn::Later;
 use super::{Context, State};
 use crate::reactor::now;
+use crate::xen::idle::Idle;
 use crate::xen::store::Store;
 
 impl Context {
@@ -30,6 +31,12 @@ impl Context {
             // It is away, and the next is asked anew; or there is no asking it without waiting.
             None => strangers.clear(),
         }
+    }
+
+    /// Takes in xenstored's answers if some are due, as of a neighbour, whose turn this isn't. True if domains are to be looked at.
+    pub(super) fn take_due_answers(&self, state: &mut State) -> bool {
+        let due = state.store.as_ref().and_then(Store::idle).is_some_and(Idle::awaits_answers);
+        due && self.take_answers(state)
     }
 
     /// Takes in xenstored's answers. True if domains are to be looked at.

@@ -93,6 +93,11 @@ impl Idle {
         UNDER_WAY - self.under_way.len()
     }
 
+    /// Questions are under way.
+    pub fn awaits_answers(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
     /// Asks whether the daemon knows these domains, as many as there is room for.
     pub fn ask(&mut self, domids: impl IntoIterator<Item = u32>) -> std::result::Result<(), Errno> {
         for domid in domids.into_iter().take(self.room()) {
