@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What has to be undone, or done all the same, when a panic passes.
+//! What is undone, or done all the same, when a panic passes.
 //!
-//! A panic in the library, or in a hook of a Rust program's, ends at the C boundary or in the program, which go on. So
+//! A panic, in the library or in a hook of a Rust program's, ends at the C boundary or in the program, and both go on. So
 //! nothing may stay raised behind it:
 //!
-//! - A mark, a count, a flag is lowered by the `Drop` of a guard. The guard of what the context's lock guards has the
-//!   `&mut` to it, so that the lock is held when it is dropped. No `Drop` calls the application: a second panic would end the
-//!   process.
-//! - What calls the application, and has more to do after it, does that in [`Steps`].
+//! - A mark, a count, a flag is lowered by the `Drop` of a guard. A guard of what the context's lock protects has the `&mut`
+//!   to it, so the lock is held when it is dropped. No `Drop` calls the application: a second panic would end the process.
+//! - Code that calls the application, and has more to do afterwards, does so in [`Steps`].
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 
-/// A cell has another value as long as this lives: a thread's mark, mostly. One inside another is fine.
+/// A cell has another value as long as this lives: a thread's mark, mostly. They nest.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Replaced<'a, T: Copy> {
@@ -36,7 +35,7 @@ impl<T: Copy> Drop for Replaced<'_, T> {
 /// What a panic carries.
 type Payload = Box<dyn Any + Send>;
 
-/// Several things that are all done, whatever becomes of each. The first panic among them goes on when they are over.
+/// Several steps, all of which are taken even if one panics. The first panic goes on when they are over.
 #[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct Steps {
@@ -44,7 +43,7 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// Does one of them. `None` if a panic has ended it.
+    /// Takes one. `None` if it has panicked.
     pub(crate) fn take<R>(&mut self, step: impl FnOnce() -> R) -> Option<R> {
         // What the step has left is put right by guards, or by the steps that come after it.
         match panic::catch_unwind(AssertUnwindSafe(step)) {
