@@ -79,6 +79,7 @@ impl Drop for Unfinished<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Turn,
+    Sleep,
     Task,
     Drive,
 }

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -165,19 +165,22 @@ fn after_a_panic_in_a_turn_everything_is_looked_at_again() {
 
 #[test]
 fn a_thread_that_waits_and_meets_with_a_panic_leaves_the_others_served() {
-    let (context, _hear) = context();
-    std::thread::scope(|scope| {
-        let waiters: Vec<_> = (0..3).map(|_| scope.spawn(|| context.wait(ALL, None).unwrap().domid())).collect();
+    for place in [Place::Sleep, Place::Turn] {
+        let (context, _hear) = context();
+        let wait = |context: Arc<Context>| move || context.wait(ALL, None).unwrap().domid();
+        let waiters: Vec<_> = (0..3).map(|_| in_time(wait(context.clone()))).collect();
         while !context.state.lock().polling {
             std::thread::yield_now();
         }
-        context.state.lock().trap = Some(Place::Turn);
+        context.state.lock().trap = Some(place);
         (1..=3).for_each(|domid| context.libxl_event(death(domid)));
-        let ended: Vec<_> = waiters.into_iter().map(|waiter| waiter.join()).collect();
-        assert_eq!(ended.iter().filter(|ended| ended.is_err()).count(), 1);
-    });
-    assert!(!context.state.lock().polling);
-    assert!(context.check(ALL, None).is_ok());
+        let ended: Vec<_> = waiters.iter().map(|waiter| waiter.recv_timeout(PATIENCE)).collect();
+        let panicked = ended.iter().filter(|ended| **ended == Err(RecvTimeoutError::Disconnected)).count();
+        let served = ended.iter().filter(|ended| ended.is_ok()).count();
+        assert_eq!((panicked, served), (1, 2), "{place:?}: {ended:?}");
+        assert!(!context.state.lock().polling);
+        assert!(context.check(ALL, None).is_ok());
+    }
 }
 
 #[test]

@@ -116,6 +116,8 @@ impl Context {
             self.reactor.prepare_wait()?;
             let polling = Polling::begin(self, &mut state);
             MutexGuard::unlocked(polling.state, || self.reactor.wait(left));
+            #[cfg(test)]
+            polling.state.pass(super::aftermath::Place::Sleep);
             over = deadline.is_some_and(|deadline| deadline <= now());
             drop(polling);
         }
