@@ -50,6 +50,11 @@ impl Error {
         Error::Os { what: what.into(), errno }
     }
 
+    /// A panic has ended it.
+    pub(crate) fn panicked() -> Self {
+        Error::Failed("a panic has ended it".to_owned())
+    }
+
     /// The errno to log beside the text, where there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {

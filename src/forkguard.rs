@@ -13,6 +13,7 @@ use std::mem::ManuallyDrop;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::guard::Replaced;
 use crate::sync::std_like::{RwLock, RwLockWriteGuard};
 
 /// std's lock and not parking_lot's: a child finds it as if the parent's other threads were still waiting for it, and
@@ -34,21 +35,31 @@ thread_local! {
 
 /// Does something with Xen's libraries that no fork of another thread may fall into.
 pub fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
-    let inside = INSIDE.replace(true);
-    let _guard = (!inside).then(|| FORK.read().unwrap_or_else(PoisonError::into_inner));
-    let result = work();
-    INSIDE.set(inside);
-    result
+    INSIDE.with(|inside| {
+        let outermost = !inside.get();
+        let _mark = Replaced::with(inside, true);
+        let _lock = outermost.then(|| FORK.read().unwrap_or_else(PoisonError::into_inner));
+        work()
+    })
 }
 
 /// Has libxenlight do something in which it opens or closes handles.
 pub fn unguarded<R>(work: impl FnOnce() -> R) -> R {
+    /// One more, until it is dropped.
+    struct Counted;
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            UNGUARDED.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     UNGUARDED.fetch_add(1, Ordering::SeqCst);
-    UNGUARDED_HERE.set(UNGUARDED_HERE.get() + 1);
-    let result = work();
-    UNGUARDED_HERE.set(UNGUARDED_HERE.get() - 1);
-    UNGUARDED.fetch_sub(1, Ordering::SeqCst);
-    result
+    let _counted = Counted;
+    UNGUARDED_HERE.with(|here| {
+        let _here = Replaced::with(here, here.get() + 1);
+        work()
+    })
 }
 
 /// In a forked child: whether another thread of the parent's was there, so that a lock may be taken for ever.
@@ -66,4 +77,25 @@ pub fn hold() {
 /// After it, in the parent and in the child.
 pub fn release() {
     drop(HELD.take().map(ManuallyDrop::into_inner));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    #[test]
+    fn after_a_panic_inside_a_fork_waits_again_and_nobody_is_counted() {
+        assert!(catch_unwind(|| undisturbed(|| undisturbed(|| panic!("on purpose")))).is_err());
+        assert!(!INSIDE.get(), "a fork of this thread would not wait");
+        assert!(catch_unwind(|| undisturbed(|| {})).is_ok());
+        unguarded(|| {
+            assert!(catch_unwind(|| unguarded(|| panic!("on purpose"))).is_err());
+            assert_eq!(UNGUARDED_HERE.get(), 1);
+        });
+        assert_eq!(UNGUARDED_HERE.get(), 0);
+        // Nothing else in these tests has libxenlight do anything.
+        assert_eq!(UNGUARDED.load(Ordering::SeqCst), 0);
+    }
 }

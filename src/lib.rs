@@ -18,6 +18,7 @@
 //! | [`xen`] | all that touches Xen: libxenstore, libxenctrl, xentoollog |
 //! | `companion` | the functions of a real libxenlight in the process |
 //! | `sync` | what threads meet at; under a scheduler, for the model, and in sight of a race detector |
+//! | `guard` | what is undone, or done all the same, when a panic passes |
 //! | `forkguard` | keeps forks out of moments that a child could not deal with |
 //! | `dynlib` | the dynamic linker |
 //! | [`stream`] | a context's events as a stream, for Rust programs |
@@ -77,6 +78,7 @@ pub mod error;
 pub mod event;
 pub mod evgen;
 mod forkguard;
+mod guard;
 pub mod pollset;
 pub mod reactor;
 pub mod stats;

@@ -12,16 +12,32 @@
 
 #[cfg(not(all(test, xlevent_shuttle)))]
 mod real {
+    use std::cell::Cell;
+    use std::num::NonZeroU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex};
     pub(crate) use std::sync::atomic::AtomicBool;
     pub(crate) use std::thread_local;
 
-    /// Names a thread.
-    pub(crate) type ThreadId = nix::sys::pthread::Pthread;
+    /// Names a thread. No other thread of the process has, or will have, the same.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct ThreadId(NonZeroU64);
 
-    /// The thread that runs. Not std's number: the first question for it takes memory, which a fork by another thread loses.
+    /// The thread that runs. Not the system's number, which a new thread may have after the old one's end; nor std's: the first
+    /// question for that takes memory, which a fork by another thread loses.
     pub(crate) fn this_thread() -> ThreadId {
-        nix::sys::pthread::pthread_self()
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        thread_local! {
+            static SERIAL: Cell<Option<NonZeroU64>> = const { Cell::new(None) };
+        }
+        ThreadId(SERIAL.with(|serial| {
+            let known = serial.get().or_else(|| NonZeroU64::new(LAST.fetch_add(1, Ordering::Relaxed) + 1));
+            // It begins at 1, and doesn't come to its end.
+            let known = known.unwrap_or(NonZeroU64::MAX);
+            serial.set(Some(known));
+            known
+        }))
     }
 }
 #[cfg(not(all(test, xlevent_shuttle)))]

@@ -14,6 +14,7 @@ use crate::companion::{self, Libxenlight};
 use crate::context::{self, Context};
 use crate::error::Error;
 use crate::forkguard::unguarded;
+use crate::guard::{Replaced, Steps};
 use crate::xen::log::{self, Level, Line, LogSink, NullLog, XtlLog};
 
 /// What `libxl_ctx` names. Applications see the pointer alone.
@@ -123,10 +124,11 @@ fn open_beside(
     // libxenlight can't do without a logger.
     let logger: *mut c_void = if logger.is_null() { log::silent_logger() } else { logger.cast() };
     let mut ctx = std::ptr::null_mut();
-    IN_REAL_ALLOC.with(|inside| inside.set(true));
-    // SAFETY: libxenlight's own function, with the caller's arguments.
-    let rc = unguarded(|| unsafe { (real.libxl_ctx_alloc)(&mut ctx, LIBXL_VERSION, flags, logger) });
-    IN_REAL_ALLOC.with(|inside| inside.set(false));
+    let rc = IN_REAL_ALLOC.with(|inside| {
+        let _mark = Replaced::with(inside, true);
+        // SAFETY: libxenlight's own function, with the caller's arguments.
+        unguarded(|| unsafe { (real.libxl_ctx_alloc)(&mut ctx, LIBXL_VERSION, flags, logger) })
+    });
     if rc != 0 {
         return Err(Refusal::Real(rc));
     }
@@ -174,14 +176,17 @@ pub unsafe extern "C" fn libxl_ctx_free(ctx: *mut libxl_ctx) -> c_int {
                 }
             };
         };
-        context.close();
-        let rc = match real(ctx) {
+        // Whatever a panic may have left undone, the context is gone.
+        let mut steps = Steps::default();
+        steps.take(|| context.close());
+        let rc = steps.take(|| match real(ctx) {
             // SAFETY: opened by `open_beside`; freed once, as the registry knew it.
             Some((real, ctx)) if context.is_beside() => unguarded(|| unsafe { (real.libxl_ctx_free)(ctx) }),
             _ => 0,
-        };
-        context.finish();
+        });
+        steps.take(|| context.finish());
         context::remove(ctx.addr(), &context);
-        rc
+        steps.end();
+        rc.unwrap_or(ERROR_FAIL)
     })
 }

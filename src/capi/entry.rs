@@ -23,6 +23,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
+use crate::guard::Replaced;
 use crate::sync::std_like::{Once, OnceLock};
 use crate::xen::log::printable;
 use crate::xen::sigpipe;
@@ -101,13 +102,11 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Marks this thread as inside an entry point while `body` runs, which lets no panic out.
+/// Marks this thread as inside an entry point while `body` runs.
 fn inside<R>(body: impl FnOnce() -> R) -> R {
     DEPTH.with(|depth| {
-        depth.set(depth.get() + 1);
-        let result = body();
-        depth.set(depth.get() - 1);
-        result
+        let _mark = Replaced::with(depth, depth.get() + 1);
+        body()
     })
 }
 

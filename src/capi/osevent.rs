@@ -14,6 +14,7 @@ use super::entry::{brief_entry, entry, uncancelled};
 use super::handle::{context, failed, invalid};
 use crate::abi::*;
 use crate::context::{Context, OsEventHooks};
+use crate::guard::Replaced;
 
 /// Says what to wait for: prepares a call of poll(2).
 ///
@@ -238,10 +239,10 @@ thread_local! {
 
 /// Calls a hook, noting that we are inside it.
 fn call_hook<R>(hook: impl FnOnce() -> R) -> R {
-    let outer = IN_HOOK.with(|inside| inside.replace(true));
-    let result = hook();
-    IN_HOOK.with(|inside| inside.set(outer));
-    result
+    IN_HOOK.with(|inside| {
+        let _mark = Replaced::with(inside, true);
+        hook()
+    })
 }
 
 impl OsEventHooks for Hooks {
@@ -326,4 +327,17 @@ pub unsafe extern "C" fn libxl_osevent_occurred_timeout(ctx: *mut libxl_ctx, for
             context.occurred();
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_panic_in_a_hook_this_thread_is_in_none() {
+        let hook = || call_hook(|| assert!(!IN_HOOK.get(), "on purpose"));
+        assert!(std::panic::catch_unwind(hook).is_err());
+        assert!(!IN_HOOK.get());
+        assert!(call_hook(|| IN_HOOK.get()));
+    }
 }

@@ -68,13 +68,13 @@ pub(super) fn spawn(command: &Command, hooks: &dyn Hooks) -> Result<Spawned> {
         gate: gate_there.as_raw_fd(),
     };
 
-    let mask = block_signals();
+    let blocked = SignalsBlocked::new();
     let pid = hooks.fork();
     if pid == 0 {
         plan.carry_out();
     }
     let errno = Errno::last();
-    restore_signals(&mask);
+    drop(blocked);
     if pid < 0 {
         return Err(Error::os(format!("forking for {}", command.program().display()), errno));
     }
@@ -127,20 +127,27 @@ fn open_pidfd(pid: pid_t) -> Option<Descriptor> {
 
 type SignalSet = libc::sigset_t;
 
-fn block_signals() -> SignalSet {
-    let mut before = MaybeUninit::<SignalSet>::zeroed();
-    let mut all = MaybeUninit::<SignalSet>::zeroed();
-    // SAFETY: both sets are this function's, and the call can't fail with these arguments.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-        before.assume_init()
+/// This thread has all signals blocked; before it, these.
+struct SignalsBlocked(SignalSet);
+
+impl SignalsBlocked {
+    fn new() -> Self {
+        let mut before = MaybeUninit::<SignalSet>::zeroed();
+        let mut all = MaybeUninit::<SignalSet>::zeroed();
+        // SAFETY: both sets are this function's, and the call can't fail with these arguments.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+            SignalsBlocked(before.assume_init())
+        }
     }
 }
 
-fn restore_signals(mask: &SignalSet) {
-    // SAFETY: what `block_signals` has given.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: what `new` was given.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
 }
 
 /// What the child does; everything is there before the fork.

@@ -21,8 +21,9 @@ use crate::error::{Error, Result};
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::targets::{Subject, Targets};
 use crate::evgen::vbd::Frontend;
+use crate::guard::Steps;
 use crate::reactor::{Monotonic, TimerId, now};
-use crate::sync::{MutexGuard, this_thread};
+use crate::sync::MutexGuard;
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Hypervisor;
 use crate::xen::idle::Idle;
@@ -126,24 +127,6 @@ const PULSES_AT_MOST: usize = 60;
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
 
 impl Context {
-    /// Waits for the gate, and takes it; false if this thread has it already.
-    pub(super) fn enter_gate(&self, state: &mut MutexGuard<'_, State>) -> bool {
-        let me = this_thread();
-        while let Some(holder) = state.gate {
-            if holder == me {
-                return false;
-            }
-            self.settled.wait(state);
-        }
-        state.gate = Some(me);
-        true
-    }
-
-    pub(super) fn leave_gate(&self, state: &mut State) {
-        state.gate = None;
-        self.settled.notify_all();
-    }
-
     /// Sees to it that a generator for this is served; true if a watch was set by this call which will have everything
     /// looked at that has generators when the lock is given up. On failure all is as before.
     pub(super) fn arm(&self, state: &mut MutexGuard<'_, State>, subject: Subject) -> Result<bool> {
@@ -153,19 +136,17 @@ impl Context {
         if state.armed && state.gate.is_none() && state.targets.covers(subject) {
             return Ok(false);
         }
-        if !self.enter_gate(state) {
+        let Some(mut gate) = self.enter_gate(state) else {
             // From a hook that this very step has called: it will be served when the step is done.
             self.plan_retarget(state, now());
             return Ok(false);
-        }
-        let result = if state.armed {
-            // The new watch may have fired, and found nothing, before there is the generator.
-            self.watch_subject(state, subject).map(|()| false)
-        } else {
-            self.arm_in_gate(state, Some(subject)).map(|()| state.targets.tells_of(subject))
         };
-        self.leave_gate(state);
-        result
+        if gate.armed {
+            // The new watch may have fired, and found nothing, before there is the generator.
+            self.watch_subject(&mut gate, subject).map(|()| false)
+        } else {
+            self.arm_in_gate(&mut gate, Some(subject)).map(|()| gate.targets.tells_of(subject))
+        }
     }
 
     pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>, subject: Option<Subject>) -> Result<()> {
@@ -174,16 +155,21 @@ impl Context {
         let store = state.store.take();
         let need_hypervisor = state.hypervisor.is_none();
         let wanted = state.wanted_domains(subject);
-        let connected = MutexGuard::unlocked(state, || {
-            let hypervisor = if need_hypervisor {
-                let (hypervisor, lines) = Hypervisor::open();
-                lines.iter().for_each(|line| self.log.write(line));
-                Some(hypervisor?)
-            } else {
-                None
-            };
-            Ok((hypervisor, watched_store(store, &wanted)?))
+        // After a panic, which the log may have brought, there is no connection, and all is as before too.
+        let mut steps = Steps::default();
+        let connected = steps.take(|| {
+            MutexGuard::unlocked(state, || {
+                let hypervisor = if need_hypervisor {
+                    let (hypervisor, lines) = Hypervisor::open();
+                    lines.iter().for_each(|line| self.log.write(line));
+                    Some(hypervisor?)
+                } else {
+                    None
+                };
+                Ok((hypervisor, watched_store(store, &wanted)?))
+            })
         });
+        let connected = connected.unwrap_or_else(|| Err(Error::panicked()));
         let result = connected.and_then(|(hypervisor, store)| {
             if hypervisor.is_some() {
                 state.hypervisor = hypervisor;
@@ -196,9 +182,12 @@ impl Context {
                 self.plan_pulse(state);
                 neighbours::enter(&self.me);
             }
-            Err(_) => self.release_in_gate(state),
+            Err(_) => {
+                steps.take(|| self.release_in_gate(state));
+            }
         }
         self.remember_connections(state);
+        steps.end();
         result
     }
 
@@ -226,40 +215,18 @@ impl Context {
 
     /// Takes the watches away when no generator is left.
     pub(super) fn disarm(&self, state: &mut MutexGuard<'_, State>) {
-        if !state.generates_nothing() || !state.armed || !self.enter_gate(state) {
+        if !state.generates_nothing() || !state.armed {
             return;
         }
+        let Some(mut gate) = self.enter_gate(state) else { return };
+        let mut steps = Steps::default();
         // Others may have come and gone while we waited for the gate.
-        if state.generates_nothing() && state.armed {
-            state.armed = false;
-            if let Some(pulse) = state.pulse.take() {
-                state.timers.remove(pulse);
-            }
-            neighbours::leave(&self.me);
-            self.forget_strangers(state);
-            self.end_outage(state);
-            let targets = state.targets.take();
-            self.forget_store_pointer();
-            if let Some(mut store) = state.store.take() {
-                self.uninstall_store(&store);
-                let (store, result) = MutexGuard::unlocked(state, || {
-                    let connection = store.connection();
-                    let result = targets.into_iter().try_for_each(|target| unwatch(&connection, target));
-                    store.stop_idling();
-                    // What has fired until then would lie there as long as nothing is watched: for a burst, much.
-                    while let Ok(Some(_)) = store.take_firing() {}
-                    // A connection that can't take a watch away is of no more use.
-                    (result.is_ok().then_some(store), result)
-                });
-                state.store = store;
-                if let Err(error) = result {
-                    state.outbox.push_back(Item::Log(Line::failure(Level::Warn, "giving up a watch", &error)));
-                }
-            }
-            self.remember_connections(state);
-            self.release_in_gate(state);
+        if gate.generates_nothing() && gate.armed {
+            steps.take(|| self.disarm_in_gate(&mut gate));
+            self.remember_connections(&gate);
+            steps.take(|| self.release_in_gate(&mut gate));
         }
-        self.leave_gate(state);
+        drop(gate);
         // An enable of another thread's that came in meanwhile has waited for the gate, and arms again by itself. One from
         // the hook that we have called could not wait, and was told that it is served.
         if !state.domains.is_empty()
@@ -272,16 +239,46 @@ impl Context {
                 errno: error.errno().map_or(0, |errno| errno as i32),
             });
         }
+        steps.end();
+    }
+
+    fn disarm_in_gate(&self, state: &mut MutexGuard<'_, State>) {
+        state.armed = false;
+        if let Some(pulse) = state.pulse.take() {
+            state.timers.remove(pulse);
+        }
+        neighbours::leave(&self.me);
+        self.forget_strangers(state);
+        self.end_outage(state);
+        let targets = state.targets.take();
+        self.forget_store_pointer();
+        if let Some(mut store) = state.store.take() {
+            self.uninstall_store(&store);
+            let (store, result) = MutexGuard::unlocked(state, || {
+                let connection = store.connection();
+                let result = targets.into_iter().try_for_each(|target| unwatch(&connection, target));
+                store.stop_idling();
+                // What has fired until then would lie there as long as nothing is watched: for a burst, much.
+                while let Ok(Some(_)) = store.take_firing() {}
+                // A connection that can't take a watch away is of no more use.
+                (result.is_ok().then_some(store), result)
+            });
+            state.store = store;
+            if let Err(error) = result {
+                state.outbox.push_back(Item::Log(Line::failure(Level::Warn, "giving up a watch", &error)));
+            }
+        }
     }
 
     /// Asks the application to wait for our descriptor, if it has hooks and doesn't yet.
     pub(super) fn register_descriptor(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
-        if state.os_hooks.is_none() || (state.registered && state.gate.is_none()) || !self.enter_gate(state) {
+        if state.os_hooks.is_none() || (state.registered && state.gate.is_none()) {
             return Ok(());
         }
-        let result = self.register_in_gate(state);
-        self.leave_gate(state);
-        result
+        match self.enter_gate(state) {
+            Some(mut gate) => self.register_in_gate(&mut gate),
+            None => Ok(()),
+        }
     }
 
     fn register_in_gate(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
@@ -294,9 +291,10 @@ impl Context {
 
     /// Tells the application that there is nothing left to wait for, if that is so.
     pub(super) fn release_descriptor(&self, state: &mut MutexGuard<'_, State>) {
-        if state.registered && self.enter_gate(state) {
-            self.release_in_gate(state);
-            self.leave_gate(state);
+        if state.registered
+            && let Some(mut gate) = self.enter_gate(state)
+        {
+            self.release_in_gate(&mut gate);
         }
     }
 
@@ -334,7 +332,7 @@ impl Context {
     }
 
     /// Has xenstored looked for after this pause, and at no other time.
-    fn look_for_store(&self, state: &mut State, pause: Duration) {
+    pub(super) fn look_for_store(&self, state: &mut State, pause: Duration) {
         let timer = self.schedule(state, now() + pause, Later::Reconnect);
         let before = state.outage.get_or_insert_with(|| Outage::new(None)).timer.replace(timer);
         before.map(|before| state.timers.remove(before));
@@ -403,12 +401,12 @@ impl Context {
     /// Connects to a xenstored that has answered, and sets the watches again. A new watch fires at once, and so everything is
     /// looked at: what happened meanwhile is seen, since state is read, not counted.
     pub(super) fn reconnect(&self) {
-        let mut state = self.state.lock();
-        if !self.enter_gate(&mut state) {
+        let mut lock = self.state.lock();
+        let Some(mut state) = self.enter_gate(&mut lock) else {
             // Inside a hook that was called in the gate: not now.
-            self.look_for_store(&mut state, FIRST_PAUSE);
+            self.look_for_store(&mut lock, FIRST_PAUSE);
             return;
-        }
+        };
         if state.armed
             && state.store.is_none()
             && state.outage.as_ref().is_some_and(|outage| outage.answered)
@@ -437,8 +435,8 @@ impl Context {
             }
             self.remember_connections(&state);
         }
-        self.leave_gate(&mut state);
-        self.flush(state);
+        drop(state);
+        self.flush(lock);
     }
 
     fn still_out(&self, state: &mut State, error: &Error) {

@@ -22,6 +22,7 @@ use crate::childproc::process::{self, Reaped};
 use crate::childproc::sigchld::{Handler, Subscriber};
 use crate::childproc::{Answer, Command, Hooks, NoHooks, Outcome, Owner, describe};
 use crate::error::{Error, Result};
+use crate::guard::Steps;
 use crate::reactor::TimerId;
 use crate::sync::MutexGuard;
 use crate::xen::log::{Level, Line};
@@ -46,6 +47,24 @@ pub(super) struct Running {
     child: Child,
     done: Completion,
     timer: Option<TimerId>,
+}
+
+/// A child is being forked.
+struct Starting<'a, 'lock> {
+    state: &'a mut MutexGuard<'lock, State>,
+}
+
+impl<'a, 'lock> Starting<'a, 'lock> {
+    fn begin(state: &'a mut MutexGuard<'lock, State>) -> Self {
+        state.children.starting += 1;
+        Starting { state }
+    }
+}
+
+impl Drop for Starting<'_, '_> {
+    fn drop(&mut self) {
+        self.state.children.starting -= 1;
+    }
 }
 
 impl Default for Children {
@@ -111,7 +130,10 @@ impl Context {
         let before = std::mem::replace(&mut state.children.hooks, hooks);
         state.children.owner = owner;
         let needed = state.children.want_sigchld() && !self.is_beside();
-        match if needed { self.register_descriptor(&mut state) } else { Ok(()) } {
+        // A hook that panics is one that refuses.
+        let mut steps = Steps::default();
+        let registered = steps.take(|| if needed { self.register_descriptor(&mut state) } else { Ok(()) });
+        match registered.unwrap_or_else(|| Err(Error::panicked())) {
             Ok(()) => {
                 self.settle_sigchld(&mut state);
                 check_handler(&mut state);
@@ -121,10 +143,10 @@ impl Context {
                 state.outbox.push_back(Item::Log(line));
             }
         }
-        self.release_descriptor(&mut state);
-        self.flush(state);
+        steps.take(|| self.release_and_flush(state));
         // It is the application's code.
-        drop(before);
+        steps.take(|| drop(before));
+        steps.end();
         Ok(())
     }
 
@@ -142,24 +164,27 @@ impl Context {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
         self.register_descriptor(&mut state)?;
-        state.children.starting += 1;
-        if self.settle_sigchld(&mut state) {
-            check_handler(&mut state);
+        let starting = Starting::begin(&mut state);
+        if self.settle_sigchld(starting.state) {
+            check_handler(starting.state);
         }
-        let hooks = state.children.hooks.clone();
-        let child = MutexGuard::unlocked(&mut state, || Child::new(command, &*hooks));
-        state.children.starting -= 1;
+        let hooks = starting.state.children.hooks.clone();
+        let mut steps = Steps::default();
+        let child = steps.take(|| MutexGuard::unlocked(starting.state, || Child::new(command, &*hooks)));
+        drop(starting);
+        let child = child.unwrap_or_else(|| Err(Error::panicked()));
         let installed = child.and_then(|child| Ok((self.install_child(&mut state, &child)?, child)));
         // What isn't called goes after the lock: it is the application's code.
         let started = match installed {
             Ok((id, child)) => Ok(self.let_run(&mut state, id, child, done)),
             Err(error) => {
                 self.settle_sigchld(&mut state);
-                self.release_descriptor(&mut state);
+                steps.take(|| self.release_descriptor(&mut state));
                 Err(error)
             }
         };
-        self.flush(state);
+        steps.take(|| self.flush(state));
+        steps.end();
         started
     }
 
@@ -263,10 +288,10 @@ impl Context {
 
     /// From the outbox: who started a child is told of its end. There may be nothing left to wait for then.
     pub(super) fn child_done(&self, done: Completion, outcome: Outcome) {
-        done(outcome);
-        let mut state = self.state.lock();
-        self.release_descriptor(&mut state);
-        self.flush(state);
+        let mut steps = Steps::default();
+        steps.take(|| done(outcome));
+        steps.take(|| self.release_and_flush(self.state.lock()));
+        steps.end();
     }
 
     /// When the context is closed: its children end, and SIGCHLD is no longer its matter.
@@ -323,6 +348,7 @@ impl Context {
 
     /// From the outbox: reaps what is to be reaped, one at a time, since the application may change its mind.
     pub(super) fn reap(&self) {
+        let mut steps = Steps::default();
         loop {
             let mut state = self.state.lock();
             let reaped = match &state.children.sigchld {
@@ -333,18 +359,19 @@ impl Context {
                 Some(Reaped::Other { pid, status }) => {
                     let hooks = state.children.hooks.clone();
                     drop(state);
-                    self.reaped_other(&*hooks, pid, status);
+                    steps.take(|| self.reaped_other(&*hooks, pid, status));
                 }
                 ours => {
                     let may_reap = state.children.reap_ours();
                     self.look_at_children(&mut state, may_reap);
-                    self.flush(state);
+                    steps.take(|| self.flush(state));
                     if ours.is_none() {
-                        return;
+                        break;
                     }
                 }
             }
         }
+        steps.end();
     }
 
     fn reaped_other(&self, hooks: &dyn Hooks, pid: pid_t, status: c_int) {

@@ -16,6 +16,7 @@ use super::turn::{Later, Token, VERSION_MASK};
 use super::{Context, State};
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::guard::Replaced;
 use crate::reactor::{Monotonic, Reactor, TimerId, now};
 
 /// A value of libxenlight's that goes back to it. It ignores one that is stale.
@@ -162,9 +163,10 @@ crate::sync::thread_local! {
 
 /// Calls libxenlight from the outbox.
 pub(super) fn dispatch(call: impl FnOnce()) {
-    let outer = DISPATCHING.with(|dispatching| dispatching.replace(true));
-    call();
-    DISPATCHING.with(|dispatching| dispatching.set(outer));
+    DISPATCHING.with(|dispatching| {
+        let _mark = Replaced::with(dispatching, true);
+        call();
+    });
 }
 
 impl Context {

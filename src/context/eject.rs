@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::evgen::disk_eject::{DiskEject, DriveId, Key, Seen, says_eject};
 use crate::evgen::vbd::{self, Frontend, c_value};
+use crate::guard::Steps;
 use crate::reactor::now;
 use crate::sync::MutexGuard;
 use crate::xen::log::{Level, Line};
@@ -76,19 +77,18 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
-        if !self.enter_gate(&mut state) {
+        let Some(mut gate) = self.enter_gate(&mut state) else {
             return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
-        }
+        };
         // It can't go before the gate opens.
-        let result = state.recipient(subscriber).and_then(|recipient| {
+        let result = gate.recipient(subscriber).and_then(|recipient| {
             let generator = DiskEject { domid, user, recipient, vdev: vdev.to_owned(), dev: None, unread: None };
-            self.enable_in_gate(&mut state, devid, generator)
+            self.enable_in_gate(&mut gate, devid, generator)
         });
-        self.leave_gate(&mut state);
+        drop(gate);
         // If it has come to nothing, all is as before.
         self.disarm(&mut state);
-        self.flush(state);
-        result
+        self.flush_or_undo(state, result, |key| self.disable_disk_eject(key))
     }
 
     fn enable_in_gate(&self, state: &mut MutexGuard<'_, State>, devid: u32, generator: DiskEject) -> Result<Key> {
@@ -117,10 +117,13 @@ impl Context {
         let (key, new) = state.drives.insert(frontend, generator);
         if let Some(id) = new {
             let watch = || connection.watch(&frontend.node(EJECT_NODE), &Watch::drive_token(id));
-            if let Err(error) = MutexGuard::unlocked(state, watch) {
+            let mut steps = Steps::default();
+            let watched = steps.take(|| MutexGuard::unlocked(state, watch));
+            if !matches!(watched, Some(Ok(()))) {
                 state.drives.remove(key);
-                return Err(error);
             }
+            steps.end();
+            watched.unwrap_or(Ok(()))?;
         }
         Ok(key)
     }
@@ -134,8 +137,7 @@ impl Context {
         if let Some((id, frontend)) = last {
             state.give_up_watch(id, frontend);
         }
-        self.disarm(&mut state);
-        self.flush(state);
+        self.disarm_and_flush(state);
         Ok(())
     }
 
@@ -143,14 +145,21 @@ impl Context {
     pub(super) fn look_at_drive(&self, id: DriveId) {
         let mut state = self.state.lock();
         let Some(frontend) = state.drives.begin(id) else { return };
-        let (seen, failure) = match state.store.as_ref().map(|store| store.connection()) {
-            Some(connection) => {
-                state.counts.drive_looks += 1;
-                MutexGuard::unlocked(&mut state, move || look(&connection, frontend))
+        let mut steps = Steps::default();
+        let found = steps.take(|| {
+            #[cfg(test)]
+            state.pass(super::aftermath::Place::Drive);
+            match state.store.as_ref().map(|store| store.connection()) {
+                Some(connection) => {
+                    state.counts.drive_looks += 1;
+                    MutexGuard::unlocked(&mut state, move || look(&connection, frontend))
+                }
+                // Its watch is set again when xenstored is back, and will fire.
+                None => (Seen::Unknown, None),
             }
-            // Its watch is set again when xenstored is back, and will fire.
-            None => (Seen::Unknown, None),
-        };
+        });
+        // A look that a panic has ended has ended.
+        let (seen, failure) = found.unwrap_or_else(|| (Seen::Unknown, Some(Error::panicked())));
         let mut events = Vec::new();
         let State { drives, inbox, subscribers, counts, .. } = &mut *state;
         let tell = &mut |key, generator: &DiskEject, backend| {
@@ -178,7 +187,8 @@ impl Context {
                 self.schedule(&mut state, now() + LOOK_AGAIN, Later::Drive(id));
             }
         }
-        self.flush(state);
+        steps.take(|| self.flush(state));
+        steps.end();
     }
 
     /// Takes a drive's watch away.

@@ -5,18 +5,21 @@
 //!   happens while it is held. What has to be done outside goes through `outbox`, in order.
 //! - One thread at a time changes what we are connected to (`arming`): that takes calls that wait for xenstored, and
 //!   the application's hooks, so it can't be done under the lock. The gate makes it one step for everyone else.
+//! - A panic leaves nothing raised: flags and the gate are lowered by guards, and `aftermath` takes up what was interrupted.
 //! - `turn` takes in what has become ready, `retrieval` gives events out, `waiting` waits for them, `companion` keeps
 //!   libxenlight's descriptors and timeouts, `subscribers` tell users of one context apart, `eject` looks at drives, `states`
 //!   at suspended domains, `strangers` at those that xenstored doesn't know, `targeting` sets the watches for domains, `neighbours` are the other contexts of the process,
 //!   `children` has the child processes, `operations` and their `tasks` are what is under way with devices, `suspend` makes a
 //!   node for it, `stats` is what was counted.
 
+mod aftermath;
 mod arming;
 mod children;
 #[cfg(test)]
 mod children_tests;
 mod companion;
 mod eject;
+mod gate;
 #[cfg(test)]
 mod liveness;
 #[cfg(all(test, xlevent_shuttle))]
@@ -24,6 +27,8 @@ mod model;
 mod neighbours;
 mod operations;
 mod outbox;
+#[cfg(test)]
+mod panic_tests;
 mod registry;
 mod retrieval;
 mod states;
@@ -53,6 +58,7 @@ use crate::evgen::monitor::Key;
 use crate::evgen::strangers::Strangers;
 use crate::evgen::targets::{Subject, Targets};
 use crate::forkguard;
+use crate::guard::Steps;
 use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
 use crate::stats::Counts;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, ReentrantMutex, ThreadId};
@@ -71,7 +77,7 @@ use subscribers::{Inbox, Subscribers};
 
 /// What an application gives to be told of events by callbacks.
 pub trait EventHooks: Send + Sync {
-    /// Which event types come here rather than into the queue.
+    /// Which event types come here rather than into the queue. Asked once, when the hooks are set.
     fn mask(&self) -> u64;
 
     /// An event, which becomes the application's.
@@ -130,6 +136,8 @@ struct State {
     subscribers: Subscribers,
     outbox: VecDeque<outbox::Item>,
     event_hooks: Option<Arc<dyn EventHooks>>,
+    /// What comes to these hooks: their own word, which isn't asked for with the lock held.
+    event_mask: u64,
     os_hooks: Option<Arc<dyn OsEventHooks>>,
     /// The application has been asked to watch our descriptor. Changed by the gate's holder only.
     registered: bool,
@@ -171,7 +179,7 @@ struct State {
     flush_due: bool,
     /// [`turn::Later::Rescan`] is among the timers.
     rescan_due: bool,
-    /// Who changes what we are connected to.
+    /// The thread that has entered the gate.
     gate: Option<ThreadId>,
     /// A thread in `wait` sleeps in the reactor.
     polling: bool,
@@ -182,6 +190,8 @@ struct State {
     /// The application's loop is in a call of ours that it will follow with a look at the queue.
     application_here: bool,
     closed: bool,
+    #[cfg(test)]
+    trap: Option<aftermath::Place>,
 }
 
 impl State {
@@ -230,6 +240,7 @@ impl Context {
             subscribers: Subscribers::default(),
             outbox: VecDeque::new(),
             event_hooks: None,
+            event_mask: 0,
             os_hooks: None,
             registered: false,
             domains: Domains::new(suspend_rule()),
@@ -260,6 +271,8 @@ impl Context {
             application_woken: false,
             application_here: false,
             closed: false,
+            #[cfg(test)]
+            trap: None,
         };
         let reactor = Reactor::new(turn::Token::Timer.into())?;
         Ok(Arc::new_cyclic(|me| Context {
@@ -313,7 +326,11 @@ impl Context {
     /// Sends events whose type is in the hooks' mask to the application instead of into the queue. What is queued stays
     /// queued.
     pub fn set_event_hooks(&self, hooks: Option<Arc<dyn EventHooks>>) {
-        let before = std::mem::replace(&mut self.state.lock().event_hooks, hooks);
+        let mask = hooks.as_ref().map_or(0, |hooks| hooks.mask());
+        let mut state = self.state.lock();
+        state.event_mask = mask;
+        let before = std::mem::replace(&mut state.event_hooks, hooks);
+        drop(state);
         // It is the application's code.
         drop(before);
     }
@@ -367,9 +384,18 @@ impl Context {
         }
         // Also what a failure has left.
         if state.retarget_later() || result.is_err() {
-            self.flush(state);
+            return self.flush_or_undo(state, result, |key| self.forget_generator(key));
         }
         result
+    }
+
+    /// Takes out a generator of domains that nobody has the name of.
+    fn forget_generator(&self, key: Key) {
+        let mut state = self.state.lock();
+        if state.domains.remove_death(key) || state.domains.remove_state(key) {
+            self.plan_resume_look(&mut state);
+            self.domain_generator_removed(state);
+        }
     }
 
     /// Ends what [`Context::enable_domain_death`] began. Events that are queued stay queued.
@@ -393,8 +419,7 @@ impl Context {
     /// Ends with the lock what taking out a generator of domains began.
     fn domain_generator_removed(&self, mut state: MutexGuard<'_, State>) {
         state.retarget_later();
-        self.disarm(&mut state);
-        self.flush(state);
+        self.disarm_and_flush(state);
     }
 
     /// Before libxenlight frees the context beside ours: no more events, threads in `wait` return.
@@ -410,18 +435,18 @@ impl Context {
         self.wake_waiter(&mut state);
         self.close_operations(&mut state);
         self.close_children(&mut state);
-        self.disarm(&mut state);
-        self.flush(state);
+        let mut steps = Steps::default();
+        steps.take(|| self.disarm_and_flush(state));
         // It is the application's code.
-        drop(hooks);
+        steps.take(|| drop(hooks));
+        steps.end();
     }
 
     /// After it has: the application's loop no longer needs our descriptor.
     pub fn finish(&self) {
         let mut state = self.state.lock();
         state.companion.clear();
-        self.release_descriptor(&mut state);
-        self.flush(state);
+        self.release_and_flush(state);
     }
 
     /// In a forked child: closes the descriptors without a word to anyone. The context must not be used again, nor
@@ -469,7 +494,7 @@ impl Context {
     fn deliver(&self, state: &mut State, event: Event) -> Option<u64> {
         state.counts.events.count(event.event_type());
         match &state.event_hooks {
-            Some(hooks) if hooks.mask() & 1u64.checked_shl(event.event_type()).unwrap_or(0) != 0 => {
+            Some(hooks) if state.event_mask & 1u64.checked_shl(event.event_type()).unwrap_or(0) != 0 => {
                 let hooks = hooks.clone();
                 if state.outbox.try_reserve(1).is_err() {
                     state.starved = true;

@@ -77,16 +77,31 @@ pub(super) fn count() -> usize {
 
 /// In a forked child: the parent's contexts are nobody's neighbours here. Forks come when nobody holds the list.
 pub(super) fn forget_all() {
-    if let Ok(mut armed) = ARMED.try_write() {
-        armed.clear();
-        COUNT.store(0, Ordering::Relaxed);
-    }
+    let mut armed = match ARMED.try_write() {
+        Ok(armed) => armed,
+        // A panic does no harm to it.
+        Err(TryLockError::Poisoned(armed)) => armed.into_inner(),
+        Err(TryLockError::WouldBlock) => return,
+    };
+    armed.clear();
+    COUNT.store(0, Ordering::Relaxed);
 }
 
 /// A neighbour that is to look at its domains, with its lock.
 struct Served<'context> {
     context: &'context Context,
     state: MutexGuard<'context, State>,
+    /// It has been shown what there was to see.
+    done: bool,
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            // A panic has kept it from that, and its firings have been taken.
+            self.context.look_at_everything(&mut self.state);
+        }
+    }
 }
 
 impl Context {
@@ -123,9 +138,10 @@ impl Context {
         } else {
             let mut found = look(state, &served);
             self.scan_found(state, &mut found);
-            for Served { context, state } in &mut served {
+            for Served { context, state, done } in &mut served {
                 context.scan_found(state, &mut found);
                 context.leave_the_rest(state);
+                *done = true;
             }
         }
         drop(served);
@@ -143,17 +159,19 @@ impl Context {
     /// Takes in what xenstored has told a neighbour of the caller's. The neighbour with its lock, if it now has to look at its
     /// domains.
     fn to_be_served(&self) -> Option<Served<'_>> {
-        let mut state = self.state.try_lock()?;
+        let state = self.state.try_lock()?;
         // Who watches single domains is only told of its own.
         if !state.targets.tell_of_all() {
             return None;
         }
-        let asked = self.take_due_answers(&mut state);
-        let looks = self.drain_watches(&mut state);
+        let mut neighbour = Served { context: self, state, done: false };
+        let asked = self.take_due_answers(&mut neighbour.state);
+        let looks = self.drain_watches(&mut neighbour.state);
         if looks.all || looks.asked || asked {
-            return Some(Served { context: self, state });
+            return Some(neighbour);
         }
-        self.leave_the_rest(&mut state);
+        self.leave_the_rest(&mut neighbour.state);
+        neighbour.done = true;
         None
     }
 
@@ -330,6 +348,20 @@ mod tests {
             serve(&context, Ok(()));
             assert_eq!(waiter.join().unwrap(), 7);
         });
+    }
+
+    #[test]
+    fn a_neighbour_that_a_panic_keeps_from_its_look_looks_for_itself() {
+        let context = context(Arc::new(NullLog));
+        watch(&context, 7);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _served = Served { context: &context, state: context.state.lock(), done: false };
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        let mut state = context.state.lock();
+        assert!(state.rescan_due);
+        assert_eq!(state.timers.pop_due(std::time::Duration::MAX), Some(Later::Rescan));
     }
 
     #[test]

@@ -118,19 +118,30 @@ impl Context {
             // Later it can't fail any more: who had begun it would leave it to nobody.
             self.reactor.prepare_wait()?;
         }
-        if !self.enter_gate(&mut state) {
+        let Some(mut gate) = self.enter_gate(&mut state) else {
             return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
-        }
+        };
         // What isn't called goes after the lock: it is the application's code.
-        let begun = match self.facts_in_gate(&mut state, domid, wanted) {
-            Ok(facts) => Ok(self.begin_in_gate(&mut state, domid, wanted, facts, tell)),
+        let begun = match self.facts_in_gate(&mut gate, domid, wanted) {
+            Ok(facts) => Ok(self.begin_in_gate(&mut gate, domid, wanted, facts, tell)),
             Err(error) => Err(error),
         };
-        self.leave_gate(&mut state);
+        drop(gate);
         // If it has come to nothing, all is as before.
         self.disarm(&mut state);
+        self.flush_or_undo(state, begun, |id| self.forget_operation(id)).map(OperationId)
+    }
+
+    /// Calls an operation off, and leaves its end untold.
+    pub(super) fn forget_operation(&self, id: u64) {
+        let mut state = self.state.lock();
+        let forgotten = state.operations.running.remove(&id);
+        let State { operations, outbox, .. } = &mut *state;
+        let tasks = operations.tasks.iter_mut().filter(|(_, task)| task.operation() == id);
+        outbox.extend(tasks.map(|(id, task)| Item::Task(task.call_off(*id))));
         self.flush(state);
-        begun.map(OperationId)
+        // It is the application's code.
+        drop(forgotten);
     }
 
     /// What has to be known of each of the devices; whether it can be begun with all of them.
@@ -169,7 +180,7 @@ impl Context {
         Ok(facts)
     }
 
-    fn begin_in_gate(
+    pub(super) fn begin_in_gate(
         &self,
         state: &mut State,
         domid: u32,

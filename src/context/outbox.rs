@@ -2,7 +2,8 @@
 //! What has to be done without the lock, in order: calls to the application and to libxenlight, log lines.
 //!
 //! Filled under the lock, emptied by whoever comes to the end of a call, one item at a time: an item may call us again,
-//! which then goes on with the rest, and a callback that takes its time doesn't hold up what other threads find.
+//! which then goes on with the rest, and a callback that takes its time doesn't hold up what other threads find. One that
+//! panics is over, and the rest is done all the same.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::vbd::Frontend;
+use crate::guard::Steps;
 use crate::sync::MutexGuard;
 use crate::xen::log::{Level, Line, LogSink, StderrLog};
 use crate::xen::store::{Connection, Store};
@@ -62,11 +64,15 @@ pub(super) enum Item {
 const ROOM_KEPT: usize = 256;
 
 impl Context {
-    /// Empties the outbox, and gives up the lock.
+    /// Empties the outbox, and gives up the lock. A panic in one of the items keeps none of the others from being done, and
+    /// goes on when they are.
     pub(super) fn flush(&self, mut state: MutexGuard<'_, State>) {
+        let mut steps = Steps::default();
         loop {
             while let Some(item) = state.outbox.pop_front() {
-                MutexGuard::unlocked(&mut state, || self.perform(item));
+                if steps.take(|| MutexGuard::unlocked(&mut state, || self.perform(item))).is_none() {
+                    self.take_up(&mut state);
+                }
             }
             if !std::mem::take(&mut state.starved) {
                 break;
@@ -78,6 +84,41 @@ impl Context {
         if state.outbox.capacity() > ROOM_KEPT {
             state.outbox.shrink_to(ROOM_KEPT);
         }
+        drop(state);
+        steps.end();
+    }
+
+    /// The same, after giving up what nobody needs any more.
+    pub(super) fn disarm_and_flush(&self, mut state: MutexGuard<'_, State>) {
+        let mut steps = Steps::default();
+        steps.take(|| self.disarm(&mut state));
+        steps.take(|| self.flush(state));
+        steps.end();
+    }
+
+    /// The same, where that may be our descriptor.
+    pub(super) fn release_and_flush(&self, mut state: MutexGuard<'_, State>) {
+        let mut steps = Steps::default();
+        steps.take(|| self.release_descriptor(&mut state));
+        steps.take(|| self.flush(state));
+        steps.end();
+    }
+
+    /// Ends a call that has begun something, and returns its name. If a panic keeps that from the caller, it is undone: he takes
+    /// it for a failure.
+    pub(super) fn flush_or_undo<T: Copy, U>(
+        &self,
+        state: MutexGuard<'_, State>,
+        result: Result<T>,
+        undo: impl FnOnce(T) -> U,
+    ) -> Result<T> {
+        let mut steps = Steps::default();
+        let flushed = steps.take(|| self.flush(state));
+        if let (None, Ok(name)) = (flushed, &result) {
+            steps.take(|| undo(*name));
+        }
+        steps.end();
+        result
     }
 
     fn perform(&self, item: Item) {

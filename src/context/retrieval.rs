@@ -9,6 +9,7 @@ use super::subscribers::{Own, Which, unknown};
 use super::{Context, SubscriberKey};
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::guard::Steps;
 
 /// Says whether an event is wanted. May call the context again, but can't take the event that it is looking at.
 pub type Predicate<'a> = dyn FnMut(&Event) -> bool + 'a;
@@ -49,7 +50,14 @@ impl Context {
     pub fn dispatch(&self, mask: u64, handle: &mut dyn FnMut(Event)) -> usize {
         self.catch_up();
         self.occurred();
-        std::iter::from_fn(|| self.retrieve(Own, mask, None, &mut 0)).map(handle).count()
+        let mut steps = Steps::default();
+        let handled = steps.take(|| std::iter::from_fn(|| self.retrieve(Own, mask, None, &mut 0)).map(handle).count());
+        if handled.is_none() {
+            // The rest waits for another call.
+            self.take_up(&mut self.state.lock());
+        }
+        steps.end();
+        handled.unwrap_or(0)
     }
 
     /// Looks at the domains, if the application has had libxenlight do something.
@@ -57,7 +65,7 @@ impl Context {
         if self.stirred.load(Ordering::Relaxed) {
             let mut state = self.state.lock();
             self.turn(&mut state);
-            self.scan(&mut state, true);
+            self.in_turn(&mut state, |state| self.scan(state, true));
             self.flush(state);
         }
     }

@@ -57,7 +57,7 @@ impl Context {
     }
 
     /// Sees to it that there is a next look while there are domains to look at.
-    fn plan_stranger_look(&self, state: &mut State) {
+    pub(super) fn plan_stranger_look(&self, state: &mut State) {
         if let (None, Some(pause)) = (state.stranger_look, state.strangers.pause()) {
             state.stranger_look = Some(self.schedule(state, now() + pause, Later::Strangers));
         }

@@ -17,6 +17,7 @@ use super::{Context, State};
 use crate::error::{Error, Result};
 use crate::event::{Event, Queue};
 use crate::evgen::Recipient;
+use crate::guard::Steps;
 
 /// Names a subscriber: its place in the upper 16 bits, from 1, below it a serial number that is never used twice in a
 /// process: a stale handle, or one of another context's, finds nothing.
@@ -211,29 +212,33 @@ impl Context {
         }
         let mut state = self.state.lock();
         // Who is enabling a generator for it is let finish.
-        if !self.enter_gate(&mut state) {
+        let Some(mut gate) = self.enter_gate(&mut state) else {
             return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
-        }
-        let left = state.subscribers.begin_leaving(key);
+        };
+        let left = gate.subscribers.begin_leaving(key);
         if let Some(recipient) = left {
-            state.domains.remove_all_of(recipient);
-            for (id, frontend) in state.drives.remove_all_of(recipient) {
-                state.give_up_watch(id, frontend);
+            gate.domains.remove_all_of(recipient);
+            for (id, frontend) in gate.drives.remove_all_of(recipient) {
+                gate.give_up_watch(id, frontend);
             }
-            self.wake_waiter(&mut state);
+            self.wake_waiter(&mut gate);
         }
-        self.leave_gate(&mut state);
+        drop(gate);
         let recipient = left.ok_or_else(|| unknown(key))?;
-        self.plan_resume_look(&mut state);
-        state.retarget_later();
-        self.disarm(&mut state);
-        self.flush(state);
+        // Also after a panic nobody can use it any more, and its place has to be free again.
+        let mut steps = Steps::default();
+        steps.take(move || {
+            self.plan_resume_look(&mut state);
+            state.retarget_later();
+            self.disarm_and_flush(state);
+        });
         // Nobody's predicate may be looking at one of its events when they are dropped.
         let retrieval = self.retrieval.lock();
         let inbox = self.state.lock().subscribers.leave(recipient);
         drop(retrieval);
         // Frees its events, which may mean a call into libxenlight.
         drop(inbox);
+        steps.end();
         Ok(())
     }
 

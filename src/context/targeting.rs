@@ -61,11 +61,16 @@ impl State {
 
     /// Has the outbox set and give up watches, if there are any to; whether there are.
     pub(super) fn retarget_later(&mut self) -> bool {
-        let due = self.armed && self.store.is_some() && self.next_step().is_some();
+        let due = self.wants_other_watches();
         if due {
             self.outbox.push_back(Item::Retarget);
         }
         due
+    }
+
+    /// There are watches to be set, or to be given up.
+    pub(super) fn wants_other_watches(&self) -> bool {
+        self.armed && self.store.is_some() && self.next_step().is_some()
     }
 }
 
@@ -99,16 +104,16 @@ impl Context {
     /// Goes on to the watches that there should be.
     pub(super) fn retarget(&self) {
         let mut state = self.state.lock();
-        if !state.armed || state.store.is_none() || state.next_step().is_none() {
+        if !state.wants_other_watches() {
             return;
         }
-        if !self.enter_gate(&mut state) {
+        let Some(mut gate) = self.enter_gate(&mut state) else {
             // Inside a hook that was called in the gate: when it is done.
             self.plan_retarget(&mut state, now());
             return;
-        }
-        self.retarget_in_gate(&mut state);
-        self.leave_gate(&mut state);
+        };
+        self.retarget_in_gate(&mut gate);
+        drop(gate);
         self.flush(state);
     }
 

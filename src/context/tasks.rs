@@ -25,6 +25,7 @@ use crate::ao::nodes;
 use crate::ao::script::{self, Action, Run};
 use crate::childproc::{Command, Outcome};
 use crate::error::{Error, Result};
+use crate::guard::Steps;
 use crate::reactor::{TimerId, now};
 use crate::sync::MutexGuard;
 use crate::xen::store::{Connection, Store};
@@ -150,38 +151,71 @@ impl State {
     }
 }
 
+/// A thread is at a task. One that a panic has interrupted fails: nobody knows where it stands.
+struct Busy<'a, 'lock> {
+    context: &'a Context,
+    state: &'a mut MutexGuard<'lock, State>,
+    id: TaskId,
+}
+
+impl<'a, 'lock> Busy<'a, 'lock> {
+    /// `None` if another is, or there is no such task.
+    fn begin(context: &'a Context, state: &'a mut MutexGuard<'lock, State>, id: TaskId) -> Option<Self> {
+        let task = state.task(id).filter(|task| !task.busy)?;
+        task.busy = true;
+        Some(Busy { context, state, id })
+    }
+}
+
+impl Drop for Busy<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.context.end_task(self.state, self.id, Err(Error::panicked()));
+        } else if let Some(task) = self.state.task(self.id) {
+            task.busy = false;
+        }
+    }
+}
+
 impl Context {
     /// Goes on with a task as far as that is possible now.
     pub(super) fn go_on(&self, id: TaskId) {
         let mut state = self.state.lock();
-        match state.task(id) {
-            // Who is at it will see.
-            Some(task) if !task.busy => task.busy = true,
-            _ => return,
-        }
+        // Who is at it will see.
+        let Some(busy) = Busy::begin(self, &mut state, id) else { return };
+        let mut steps = Steps::default();
+        steps.take(|| self.take_task_far(busy));
+        steps.take(|| self.disarm_and_flush(state));
+        steps.end();
+    }
+
+    /// As far as that is possible.
+    fn take_task_far(&self, busy: Busy<'_, '_>) {
+        let Busy { id, .. } = busy;
         loop {
-            let turn = self.take_task_on(&mut state, id);
+            let turn = self.take_task_on(busy.state, id);
+            #[cfg(test)]
+            busy.state.pass(super::aftermath::Place::Task);
             // The context may have been closed meanwhile.
-            let Some(task) = state.task(id) else { break };
+            let Some(task) = busy.state.task(id) else { break };
             match turn {
                 Turn::Again => {}
-                Turn::Wait => {
-                    task.busy = false;
-                    break;
-                }
+                Turn::Wait => break,
                 Turn::Input(input) => match task.course.next(input) {
                     Step::End(result) => {
-                        if let Some(task) = state.operations.tasks.remove(&id) {
-                            self.task_ended(&mut state, task, result);
-                        }
+                        self.end_task(busy.state, id, result);
                         break;
                     }
                     step => task.doing = Doing::Next(step),
                 },
             }
         }
-        self.disarm(&mut state);
-        self.flush(state);
+    }
+
+    fn end_task(&self, state: &mut State, id: TaskId, result: Result<()>) {
+        if let Some(task) = state.operations.tasks.remove(&id) {
+            self.task_ended(state, task, result);
+        }
     }
 
     /// One thing that can be done for a task now.
@@ -254,9 +288,7 @@ impl Context {
             Step::Script(run, action) => return self.run_script(state, id, backend, run, action),
             // Only a course that needs nothing begins with its end.
             Step::End(result) => {
-                if let Some(task) = state.operations.tasks.remove(&id) {
-                    self.task_ended(state, task, result);
-                }
+                self.end_task(state, id, result);
                 return Turn::Wait;
             }
         };

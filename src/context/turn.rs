@@ -119,10 +119,28 @@ pub(super) struct Looks {
 
 /// A failed scan is tried again after 1, 10, 100 ms; then it is a disaster. If the application survives that, once a second.
 const RESCAN_TRIES: u32 = 3;
-const RESCAN_LAST: Duration = Duration::from_secs(1);
+pub(super) const RESCAN_LAST: Duration = Duration::from_secs(1);
 
 /// Firings that one turn takes off xenstored's queue; the descriptor stays readable if there are more.
 const FIRINGS_AT_ONCE: usize = 10_000;
+
+/// The application's loop will look at the queue after this: an event needn't wake it.
+struct ApplicationHere<'a> {
+    state: &'a mut State,
+}
+
+impl<'a> ApplicationHere<'a> {
+    fn raise(state: &'a mut State) -> Self {
+        state.application_here = true;
+        ApplicationHere { state }
+    }
+}
+
+impl Drop for ApplicationHere<'_> {
+    fn drop(&mut self) {
+        self.state.application_here = false;
+    }
+}
 
 impl Context {
     /// A turn for the application's own loop, which has found our descriptor readable.
@@ -132,9 +150,9 @@ impl Context {
             state.application_woken = false;
             self.reactor.quiet_application();
         }
-        state.application_here = true;
-        self.turn(&mut state);
-        state.application_here = false;
+        let here = ApplicationHere::raise(&mut state);
+        self.turn(here.state);
+        drop(here);
         self.flush(state);
     }
 
@@ -145,6 +163,10 @@ impl Context {
 
     /// Takes in what is ready.
     pub(super) fn turn(&self, state: &mut State) {
+        self.in_turn(state, |state| self.take_turn(state));
+    }
+
+    fn take_turn(&self, state: &mut State) {
         self.stirred.store(false, Ordering::Relaxed);
         state.counts.turns += 1;
         let (mut all, mut fresh, mut asked) = (false, false, false);
@@ -166,7 +188,10 @@ impl Context {
                     let now = now();
                     while let Some(due) = state.timers.pop_due(now) {
                         match due {
-                            Later::Fresh => fresh = true,
+                            Later::Fresh => {
+                                state.fresh_due = false;
+                                fresh = true;
+                            }
                             // Who takes a turn empties the outbox after it.
                             Later::Flush => state.flush_due = false,
                             Later::Rescan => {
@@ -207,9 +232,8 @@ impl Context {
                 }
             }
         }
-        if fresh {
-            state.fresh_due = false;
-        }
+        #[cfg(test)]
+        state.pass(super::aftermath::Place::Turn);
         if all {
             state.strangers.fired();
             self.scan_with_neighbours(state);

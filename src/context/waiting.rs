@@ -114,20 +114,41 @@ impl Context {
         }
         if !over {
             self.reactor.prepare_wait()?;
-            state.polling = true;
-            MutexGuard::unlocked(&mut state, || self.reactor.wait(left));
-            state.polling = false;
-            if state.waiter_woken {
-                state.waiter_woken = false;
-                self.reactor.quiet_waiter();
-            }
+            let polling = Polling::begin(self, &mut state);
+            MutexGuard::unlocked(polling.state, || self.reactor.wait(left));
+            #[cfg(test)]
+            polling.state.pass(super::aftermath::Place::Sleep);
             over = deadline.is_some_and(|deadline| deadline <= now());
-            // This thread may return, or be kept by a callback: another must be able to take its place.
-            self.arrived.notify_all();
+            drop(polling);
         }
         self.turn(&mut state);
         self.flush(state);
         Ok(over)
+    }
+}
+
+/// A thread sleeps in the reactor, for those too that follow it.
+struct Polling<'a, 'lock> {
+    context: &'a Context,
+    state: &'a mut MutexGuard<'lock, State>,
+}
+
+impl<'a, 'lock> Polling<'a, 'lock> {
+    fn begin(context: &'a Context, state: &'a mut MutexGuard<'lock, State>) -> Self {
+        state.polling = true;
+        Polling { context, state }
+    }
+}
+
+impl Drop for Polling<'_, '_> {
+    fn drop(&mut self) {
+        self.state.polling = false;
+        if self.state.waiter_woken {
+            self.state.waiter_woken = false;
+            self.context.reactor.quiet_waiter();
+        }
+        // This thread may return, or be kept by a callback: another must be able to take its place.
+        self.context.arrived.notify_all();
     }
 }
 

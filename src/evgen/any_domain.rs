@@ -36,7 +36,9 @@ impl AnyDomain {
                 tell(Report { domid, uuid, user: self.user, recipient: self.recipient, change });
             }
         };
-        let mut known = std::mem::replace(&mut self.lives, Vec::with_capacity(found.len())).into_iter().peekable();
+        // What was known is replaced when all of the look is taken in: one that a panic ends has never been.
+        let mut lives = Vec::with_capacity(found.len());
+        let mut known = self.lives.iter().cloned().peekable();
         for info in found {
             let domid = info.domid();
             while let Some((gone, mut life)) = known.next_if(|(known, _)| *known < domid) {
@@ -54,11 +56,12 @@ impl AnyDomain {
                 }
             };
             look(domid, &mut life, Some(info), &mut say);
-            self.lives.push((domid, life));
+            lives.push((domid, life));
         }
         for (gone, mut life) in known {
             look(gone, &mut life, None, &mut say);
         }
+        self.lives = lives;
     }
 
     /// Takes in a look at one domain, if there is nothing to tell of it; whether there is nothing.

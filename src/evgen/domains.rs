@@ -221,12 +221,11 @@ impl Domains {
 
     /// They are to be looked at in the next [`Domains::scan_fresh`].
     pub fn ask_suspended(&mut self) {
-        let mut suspended = std::mem::take(&mut self.suspended);
+        let Domains { states, any, suspended, .. } = self;
         suspended.retain(|domid| {
-            let (state, any) = (self.states.ask(*domid), self.any.ask(*domid));
+            let (state, any) = (states.ask(*domid), any.ask(*domid));
             state || any
         });
-        self.suspended = suspended;
     }
 }
 

@@ -75,11 +75,21 @@ fn action(new: Option<&sigaction>) -> sigaction {
 
 /// Runs a request of libxenstore's. errno is as the request has left it.
 pub fn spared<R>(request: impl FnOnce() -> R) -> R {
+    /// A request is under way, until it is dropped.
+    struct UnderWay;
+
+    impl Drop for UnderWay {
+        fn drop(&mut self) {
+            lock().end();
+        }
+    }
+
     let mask = Masked::new();
     lock().begin();
+    let under_way = UnderWay;
     let result = request();
     let errno = Errno::last_raw();
-    lock().end();
+    drop(under_way);
     drop(mask);
     Errno::set_raw(errno);
     result
@@ -232,5 +242,18 @@ mod tests {
         set(libc::SIG_IGN);
         spared(|| ());
         assert_eq!(present(), libc::SIG_IGN);
+
+        // A panic ends a request like anything else.
+        set(ours);
+        let panicked = std::panic::catch_unwind(|| {
+            spared(|| {
+                set(libc::SIG_IGN);
+                panic!("on purpose");
+            })
+        });
+        assert!(panicked.is_err());
+        assert_eq!((present(), lock().count), (ours, 0));
+        assert!(!holds_sigpipe(&Masked::new().before));
+        set(libc::SIG_IGN);
     }
 }

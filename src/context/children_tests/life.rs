@@ -17,6 +17,62 @@ tests! {
         assert_eq!(disposition(), libc::SIG_DFL);
     }
 
+    fn a_fork_that_panics_leaves_no_child_no_handler_and_no_signal_blocked() {
+        struct Bad;
+        impl Hooks for Bad {
+            fn fork(&self) -> pid_t {
+                panic!("on purpose");
+            }
+            fn reaped(&self, _pid: pid_t, _status: c_int) -> Answer {
+                Answer::Unknown
+            }
+        }
+        #[derive(Default)]
+        struct Loop(Mutex<Vec<&'static str>>);
+        impl OsEventHooks for Loop {
+            fn fd_register(&self, _fd: RawFd) -> std::result::Result<(), i32> {
+                self.0.lock().push("register");
+                Ok(())
+            }
+            fn fd_deregister(&self, _fd: RawFd) {
+                self.0.lock().push("deregister");
+            }
+        }
+        let (context, _log) = context();
+        let hooks = Arc::new(Loop::default());
+        context.set_os_hooks(hooks.clone()).unwrap();
+        context.set_childproc(Owner::Libxl, Arc::new(Bad)).unwrap();
+        assert!(!is_blocked(libc::SIGTERM));
+        let run = || context.run_child(&sh("true"), Box::new(|_| unreachable!()));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+        assert!(!is_blocked(libc::SIGTERM));
+        assert_eq!(disposition(), libc::SIG_DFL);
+        assert_eq!(mem::take(&mut *hooks.0.lock()), ["register", "deregister"]);
+        context.set_childproc(Owner::Libxl, application()).unwrap();
+        assert_eq!(super::run(&context, &sh("exit 5")).end, End::Exited(5));
+    }
+
+    fn when_who_is_told_of_a_childs_end_panics_the_loop_is_asked_to_stop_polling_all_the_same() {
+        #[derive(Default)]
+        struct Loop(AtomicUsize);
+        impl OsEventHooks for Loop {
+            fn fd_register(&self, _fd: RawFd) -> std::result::Result<(), i32> {
+                Ok(())
+            }
+            fn fd_deregister(&self, _fd: RawFd) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (context, _log) = context();
+        let hooks = Arc::new(Loop::default());
+        context.set_os_hooks(hooks.clone()).unwrap();
+        context.run_child(&sh("true"), Box::new(|_| panic!("on purpose"))).unwrap();
+        let drive = || drive_until(&context, || false);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(drive)).is_err());
+        assert_eq!(hooks.0.load(Ordering::Relaxed), 1);
+        assert_eq!(disposition(), libc::SIG_DFL);
+    }
+
     fn the_mode_cannot_be_changed_while_there_is_a_child() {
         let (context, _log) = context();
         let (pid, hear) = start(&context, &Command::new("/bin/sleep").args(["1000"]));

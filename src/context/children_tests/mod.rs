@@ -166,6 +166,16 @@ fn text(outcome: &Outcome) -> &str {
     std::str::from_utf8(&outcome.output).unwrap()
 }
 
+/// Whether this thread has a signal blocked.
+fn is_blocked(signal: c_int) -> bool {
+    let mut mask = MaybeUninit::zeroed();
+    // SAFETY: the set is this function's, and is only written to.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr());
+        libc::sigismember(mask.as_ptr(), signal) == 1
+    }
+}
+
 /// A child of the application's, which ends with this status.
 fn short_lived(status: c_int) -> pid_t {
     // SAFETY: the child makes one call.

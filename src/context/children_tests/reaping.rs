@@ -66,6 +66,34 @@ tests! {
         assert_eq!(disposition(), libc::SIG_DFL);
     }
 
+    fn a_callback_that_panics_keeps_no_other_child_from_being_reaped() {
+        struct Bad(Mutex<Vec<c_int>>);
+        impl Hooks for Bad {
+            fn fork(&self) -> pid_t {
+                NoHooks.fork()
+            }
+            fn reaped(&self, _pid: pid_t, status: c_int) -> Answer {
+                self.0.lock().push(libc::WEXITSTATUS(status));
+                panic!("on purpose");
+            }
+        }
+        let (context, _log) = context();
+        let hooks = Arc::new(Bad(Mutex::default()));
+        context.set_childproc(Owner::Always, hooks.clone()).unwrap();
+        let pids = [1, 2, 3].map(zombie);
+        // Their signals were one, or more.
+        let end = now() + PATIENCE;
+        while hooks.0.lock().len() < 3 {
+            assert!(now() < end, "{:?}", hooks.0.lock());
+            let drive = || drive_until(&context, || hooks.0.lock().len() == 3);
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(drive));
+        }
+        let mut seen = hooks.0.lock().clone();
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 3]);
+        pids.into_iter().for_each(|pid| assert!(waitpid(pid, libc::WNOHANG).is_err()));
+    }
+
     fn an_application_that_fails_in_its_callback_is_a_disaster() {
         struct Witness(Mutex<Vec<String>>);
         impl EventHooks for Witness {
