@@ -5,7 +5,7 @@
 //! asked for only where that domain is our own.
 //!
 //! What a script says goes to the log, whatever it ends with, and is bounded: of its output and of its errors the first 32
-//! lines and the last 32, 400 bytes of each. Control characters are escaped. Errors are warnings; output is information, or
+//! lines and the last 32, 400 bytes of each, or 800 characters with escapes. Control characters are escaped. Errors are warnings; output is information, or
 //! a warning too if the script has failed. What explains a failure is part of the failure's own line.
 
 use std::ffi::OsString;
@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// How much of what a script has said the line of its failure quotes.
 const QUOTED: usize = 400;
+
+/// So much is shown of a line. The log cuts off what is a little longer, and would cut off how much was left out.
+const SHOWN: usize = 800;
 
 /// What is to be done with a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,14 +172,24 @@ fn last_words(said: &Said) -> (String, bool) {
     (words, is_all)
 }
 
-/// A line as it can be shown.
+/// A line as it can be shown: escapes are longer than what they stand for, and all that is left out is counted.
 fn shown(line: &Line) -> String {
-    let text = String::from_utf8_lossy(line.text.trim_ascii_end()).replace('\t', " ");
-    let text = printable(&text);
-    match line.cut_off {
-        0 => text.into_owned(),
-        more => format!("{text}... ({more} more bytes)"),
+    let text = line.text.trim_ascii_end();
+    let (mut shown, mut left_out) = (String::new(), text.len() as u64 + line.cut_off);
+    'line: for chunk in text.utf8_chunks() {
+        let invalid = Some(('\u{fffd}', chunk.invalid().len())).filter(|(_, bytes)| *bytes > 0);
+        for (character, bytes) in chunk.valid().chars().map(|valid| (valid, valid.len_utf8())).chain(invalid) {
+            if shown.len() >= SHOWN {
+                break 'line;
+            }
+            match character {
+                '\t' => shown.push(' '),
+                character => shown.push_str(&printable(character.encode_utf8(&mut [0; 4]))),
+            }
+            left_out -= bytes as u64;
+        }
     }
+    if left_out > 0 { format!("{shown}... ({left_out} more bytes)") } else { shown }
 }
 
 #[cfg(test)]
@@ -303,6 +316,8 @@ mod tests {
         assert_eq!(texts.len(), 3);
         assert_eq!(texts[0], "hotplug script, stderr: \\u{1b}[2J\\u{7}a b\\u{0}\u{fffd}\u{fffd}");
         assert!(texts[1].ends_with("xxx... (4600 more bytes)"));
+        // An escape is six characters.
+        assert!(texts[2].ends_with("\\u{1b}... (4866 more bytes)"), "{}", texts[2]);
         assert!(texts.iter().all(|text| text.len() < 1100 && !text.contains(char::is_control)));
     }
 }

@@ -43,7 +43,7 @@ impl Left {
         if self.0.is_empty() {
             return Ok(());
         }
-        let failed = |errno| Error::os("starting a reader for what a program has left running", errno);
+        let failed = |errno| Error::os("starting a reader for it", errno);
         let mask = block_signals();
         // SAFETY: a fork; the child does only what a signal handler may do.
         let pid = unsafe { clone() };
