@@ -771,6 +771,13 @@ struct xlevent_device {
  * disturb is done again. In one thing it isn't as with libxl: that takes no notice of a script that fails, and removes the
  * nodes.
  *
+ * The script has /dev/null as its input. What it says on stdout and stderr goes to the context's logger when it has ended, in
+ * lines, with control characters escaped: stderr as warnings; stdout as information, or as warnings if the script has failed.
+ * Of each the first 32 lines are logged and the last 32, and of a line 400 bytes; how much is left out is said. What explains
+ * a failure stands in the line of the failure, which is an error. A daemon that the script leaves running may keep stdout and
+ * stderr, and write there for as long as it lives: from the script's end on that is read and dropped, by a process `cat` that
+ * is no child of the application's, and ends with the daemon. (With libxl, a script has the program's own stdout and stderr.)
+ *
  * - A backend that is QEMU, of a guest that is paused, shut down, dying or gone, isn't told anything: QEMU has 2 s to leave,
  *   and then its backend is called closed in its place.
  * - A backend in another domain has that domain run its script, and remove the backend's nodes: it has another 10 s for

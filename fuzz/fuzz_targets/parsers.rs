@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use xlevent::ao::device::{BackendState, Device, Kind};
 use xlevent::ao::script::{self, Action, Found};
-use xlevent::childproc::{End, Outcome};
+use xlevent::childproc::{End, Outcome, Said};
 use xlevent::evgen::{disk_eject, vbd};
 use xlevent_fuzz::application::end_at_panics;
 
@@ -74,7 +74,19 @@ fuzz_target!(init: end_at_panics(), |input: &[u8]| {
     }
 
     let status = input.first().copied().unwrap_or(1);
-    let outcome = Outcome { end: End::Exited(status.into()), output: input.to_vec(), truncated: false, timed_out: false };
+    let said = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut said = Said::default();
+        pieces.for_each(|piece| said.push(piece));
+        said.end();
+        said
+    };
+    let output = said(&mut std::iter::once(input));
+    // How it comes in is nothing to it.
+    assert_eq!(output, said(&mut input.chunks(3)));
+    let outcome = Outcome { end: End::Exited(status.into()), output, errors: said(&mut input.rchunks(7)), timed_out: false };
     let left = (input.len() & 1 == 0).then(|| String::from_utf8_lossy(input).into_owned());
-    assert_eq!(script::verdict(&outcome, || left).is_ok(), status == 0);
+    let (verdict, lines) = script::verdict(&outcome, || left);
+    assert_eq!(verdict.is_ok(), status == 0);
+    assert!(lines.len() <= 2 * 65);
+    assert!(lines.iter().all(|(_, text)| text.len() < 1000 && !text.contains(char::is_control)));
 });

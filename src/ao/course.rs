@@ -207,10 +207,7 @@ impl Course {
 
             (State::AwaitingReady, Input::Reached) => self.after_backend(),
             (State::AwaitingReady, Input::TimeUp) => self.undo(self.late("has not become ready")),
-            (State::AwaitingReady, Input::Gone) => {
-                let text = format!("the backend of {} was removed", self.facts.backend.device);
-                self.undo(Error::Failed(text))
-            }
+            (State::AwaitingReady, Input::Gone) => self.undo(Error::Failed("the backend was removed".to_owned())),
             (State::AwaitingReady, Input::Failed(error)) => self.undo(error),
 
             (State::Leaving, Input::TimeUp) => self.go(State::SettingClosed, Step::SetClosed),
@@ -321,7 +318,6 @@ impl Course {
 
     fn late(&self, what: &str) -> Error {
         let limit = if self.state == State::AwaitingReady { READY_LIMIT } else { CLOSE_LIMIT };
-        let device = self.facts.backend.device;
-        Error::TimedOut(format!("the backend of {device} {what} within {} s", limit.as_secs()))
+        Error::TimedOut(format!("the backend {what} within {} s", limit.as_secs()))
     }
 }

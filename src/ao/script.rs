@@ -3,21 +3,30 @@
 //!
 //! The script's path, and all else that it is given, comes from the backend's directory, which is the serving domain's. It is
 //! asked for only where that domain is our own.
+//!
+//! What a script says goes to the log, whatever it ends with, and is bounded: of its output and of its errors the first 32
+//! lines and the last 32, 400 bytes of each, or 800 characters with escapes. Control characters are escaped. Errors are warnings; output is information, or
+//! a warning too if the script has failed. What explains a failure is part of the failure's own line.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::device::{Backend, Device};
-use crate::childproc::{Command, End, Outcome};
+use crate::childproc::said::Line;
+use crate::childproc::{Command, End, Outcome, Said};
 use crate::error::{Error, Result};
 use crate::evgen::vbd::c_value;
+use crate::xen::log::{Level, printable};
 
 /// A script that takes longer is told to end.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// How much of a script's output the log is shown.
-const OUTPUT_SHOWN: usize = 400;
+/// How much of what a script has said the line of its failure quotes.
+const QUOTED: usize = 400;
+
+/// So much is shown of a line. The log cuts off what is a little longer, and would cut off how much was left out.
+const SHOWN: usize = 800;
 
 /// What is to be done with a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,24 +112,84 @@ pub fn command(backend: &Backend, run: Run, action: Action, found: &Found) -> Re
     Ok(Some(command))
 }
 
-/// What a script's end means. `explained` asks for what it has left behind to say why it has failed.
-pub fn verdict(outcome: &Outcome, explained: impl FnOnce() -> Option<String>) -> Result<()> {
+/// What a script's end means, and what the log is to say of what it has said. `explained` asks for what it has left behind to
+/// say why it has failed.
+pub fn verdict(outcome: &Outcome, explained: impl FnOnce() -> Option<String>) -> (Result<()>, Vec<(Level, String)>) {
     let ended = match outcome.end {
-        End::Exited(0) if !outcome.timed_out => return Ok(()),
-        _ if outcome.timed_out => {
-            return Err(Error::TimedOut(format!("the hotplug script has not ended within {} s", LIMIT.as_secs())));
-        }
+        _ if outcome.timed_out => format!("has not ended within {} s", LIMIT.as_secs()),
+        End::Exited(0) => return (Ok(()), said(outcome)),
         End::Exited(status) => format!("has failed with status {status}"),
         End::Signalled(signal) => format!("was killed by signal {signal}"),
         End::Unknown => "has ended, and somebody else has taken its status".to_owned(),
         End::NotStarted(errno) => format!("can't be started: {}", errno.desc()),
     };
-    let text = explained().unwrap_or_else(|| {
-        let output = String::from_utf8_lossy(&outcome.output);
-        output.trim().chars().take(OUTPUT_SHOWN).collect()
-    });
+    let source = if outcome.errors.is_empty() { &outcome.output } else { &outcome.errors };
+    let (text, is_all) = explained().map_or_else(|| last_words(source), |text| (text, false));
+    let mut lines = Vec::new();
+    for (stream, said) in [("stderr", &outcome.errors), ("stdout", &outcome.output)] {
+        // The log says it once.
+        if !(is_all && std::ptr::eq(said, source)) {
+            list(&mut lines, Level::Warn, stream, said);
+        }
+    }
     let colon = if text.is_empty() { "" } else { ": " };
-    Err(Error::Failed(format!("the hotplug script {ended}{colon}{text}")))
+    let text = format!("the hotplug script {ended}{colon}{text}");
+    (Err(if outcome.timed_out { Error::TimedOut(text) } else { Error::Failed(text) }), lines)
+}
+
+/// What a script has said that has not failed, for the log.
+pub fn said(outcome: &Outcome) -> Vec<(Level, String)> {
+    let mut lines = Vec::new();
+    list(&mut lines, Level::Warn, "stderr", &outcome.errors);
+    list(&mut lines, Level::Info, "stdout", &outcome.output);
+    lines
+}
+
+fn list(lines: &mut Vec<(Level, String)>, level: Level, stream: &str, said: &Said) {
+    let mut add = |text: String| lines.push((level, format!("hotplug script, {stream}: {text}")));
+    said.first().for_each(|line| add(shown(line)));
+    if said.left_out() > 0 {
+        add(format!("({} more lines)", said.left_out()));
+    }
+    said.last().for_each(|line| add(shown(line)));
+}
+
+/// The last lines, as many as there is room for, and at least a part of the last; whether these are all.
+fn last_words(said: &Said) -> (String, bool) {
+    let mut words = String::new();
+    let mut is_all = said.left_out() == 0;
+    for line in said.first().chain(said.last()).rev() {
+        let text = shown(line);
+        if words.is_empty() {
+            words = text;
+        } else if words.len() + text.len() <= QUOTED {
+            words = format!("{text}; {words}");
+        } else {
+            is_all = false;
+            break;
+        }
+    }
+    (words, is_all)
+}
+
+/// A line as it can be shown: escapes are longer than what they stand for, and all that is left out is counted.
+fn shown(line: &Line) -> String {
+    let text = line.text.trim_ascii_end();
+    let (mut shown, mut left_out) = (String::new(), text.len() as u64 + line.cut_off);
+    'line: for chunk in text.utf8_chunks() {
+        let invalid = Some(('\u{fffd}', chunk.invalid().len())).filter(|(_, bytes)| *bytes > 0);
+        for (character, bytes) in chunk.valid().chars().map(|valid| (valid, valid.len_utf8())).chain(invalid) {
+            if shown.len() >= SHOWN {
+                break 'line;
+            }
+            match character {
+                '\t' => shown.push(' '),
+                character => shown.push_str(&printable(character.encode_utf8(&mut [0; 4]))),
+            }
+            left_out -= bytes as u64;
+        }
+    }
+    if left_out > 0 { format!("{shown}... ({left_out} more bytes)") } else { shown }
 }
 
 #[cfg(test)]
@@ -175,23 +244,80 @@ mod tests {
         assert!(!runs(&Found { has_stub_domain: true, ..found(b"/bin/vif", b"vif_ioemu") }));
     }
 
+    fn said(text: &[u8]) -> Said {
+        let mut said = Said::default();
+        said.push(text);
+        said.end();
+        said
+    }
+
+    fn outcome(end: End) -> Outcome {
+        Outcome { end, output: Said::default(), errors: said(b"it said\n"), timed_out: false }
+    }
+
+    fn failure(outcome: &Outcome, left: Option<&str>) -> String {
+        match verdict(outcome, || left.map(str::to_owned)).0 {
+            Err(Error::Failed(text) | Error::TimedOut(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn lines(outcome: &Outcome) -> Vec<(Level, String)> {
+        verdict(outcome, || None).1
+    }
+
     #[test]
     fn a_verdict_says_what_the_script_has_left_behind_or_else_has_written() {
-        let outcome = |end| Outcome { end, output: b"it said\n".to_vec(), truncated: false, timed_out: false };
-        assert_eq!(verdict(&outcome(End::Exited(0)), || None), Ok(()));
-        let text = |outcome: Outcome, left: Option<&str>| match verdict(&outcome, || left.map(str::to_owned)) {
-            Err(Error::Failed(text)) => text,
-            other => panic!("{other:?}"),
-        };
+        assert_eq!(verdict(&outcome(End::Exited(0)), || None).0, Ok(()));
         let prefix = "the hotplug script";
-        assert_eq!(text(outcome(End::Exited(3)), Some("left")), format!("{prefix} has failed with status 3: left"));
-        assert_eq!(text(outcome(End::Signalled(9)), None), format!("{prefix} was killed by signal 9: it said"));
-        assert!(text(outcome(End::Unknown), None).contains("somebody else"));
-        let silent = Outcome { output: Vec::new(), ..outcome(End::NotStarted(Errno::ENOENT)) };
-        assert!(text(silent, None).ends_with("No such file or directory"));
+        assert_eq!(failure(&outcome(End::Exited(3)), Some("left")), format!("{prefix} has failed with status 3: left"));
+        assert_eq!(failure(&outcome(End::Signalled(9)), None), format!("{prefix} was killed by signal 9: it said"));
+        assert!(failure(&outcome(End::Unknown), None).contains("somebody else"));
+        let silent = Outcome { errors: Said::default(), ..outcome(End::NotStarted(Errno::ENOENT)) };
+        assert!(failure(&silent, None).ends_with("No such file or directory"));
         for end in [End::Exited(0), End::Signalled(15)] {
             let late = Outcome { timed_out: true, ..outcome(end) };
-            assert!(matches!(verdict(&late, || None), Err(Error::TimedOut(_))));
+            assert!(matches!(verdict(&late, || None), (Err(Error::TimedOut(_)), _)));
+            assert!(failure(&late, None).ends_with("s: it said"));
         }
+        let talks = Outcome { output: said(b"out\n"), errors: Said::default(), ..outcome(End::Exited(1)) };
+        assert!(failure(&talks, None).ends_with(": out"));
+    }
+
+    #[test]
+    fn what_a_script_says_is_in_the_log_whatever_it_ends_with_and_once() {
+        let warning = (Level::Warn, "hotplug script, stderr: it said".to_owned());
+        let both = Outcome { output: said(b"out\n"), ..outcome(End::Exited(0)) };
+        assert_eq!(lines(&both), [warning.clone(), (Level::Info, "hotplug script, stdout: out".to_owned())]);
+        let failed = Outcome { end: End::Exited(1), ..both };
+        // What it has left says something else.
+        let out = (Level::Warn, "hotplug script, stdout: out".to_owned());
+        assert_eq!(verdict(&failed, || Some("left".to_owned())).1, [warning, out.clone()]);
+        // Its failure's line has the errors.
+        assert_eq!(lines(&failed), [out]);
+    }
+
+    #[test]
+    fn a_failure_quotes_the_last_words_of_a_script_that_says_much() {
+        let text: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+        let much = Outcome { errors: said(text.as_bytes()), ..outcome(End::Exited(1)) };
+        let text = failure(&much, None);
+        assert!(text.ends_with("; line 998; line 999") && text.len() < QUOTED + 100, "{text}");
+        let lines = lines(&much);
+        assert_eq!(lines.len(), 32 + 1 + 32);
+        assert_eq!(lines[32].1, "hotplug script, stderr: (936 more lines)");
+    }
+
+    #[test]
+    fn what_a_script_says_cannot_command_a_terminal_or_fill_a_log() {
+        let hostile = [&b"\x1b[2J\x07a\tb\x00\x80\xff\r\n"[..], &[b'x'; 5000], b"\n", &[0x1b; 5000]].concat();
+        let lines = lines(&Outcome { errors: said(&hostile), ..outcome(End::Exited(0)) });
+        let texts: Vec<&str> = lines.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts.len(), 3);
+        assert_eq!(texts[0], "hotplug script, stderr: \\u{1b}[2J\\u{7}a b\\u{0}\u{fffd}\u{fffd}");
+        assert!(texts[1].ends_with("xxx... (4600 more bytes)"));
+        // An escape is six characters.
+        assert!(texts[2].ends_with("\\u{1b}... (4866 more bytes)"), "{}", texts[2]);
+        assert!(texts.iter().all(|text| text.len() < 1100 && !text.contains(char::is_control)));
     }
 }

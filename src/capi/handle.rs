@@ -48,6 +48,15 @@ pub(super) fn failed(context: &Context, what: &str, error: &Error) -> c_int {
     number(error)
 }
 
+/// The same for what is about a domain, which the line names once.
+pub(super) fn failed_with(context: &Context, name: &str, domid: u32, error: &Error) -> c_int {
+    match error {
+        // They name what they are about.
+        Error::DomainNotFound(_) | Error::NotFound(_) | Error::Invalid(_) => failed(context, name, error),
+        _ => failed(context, &format!("{name}: domain {domid}"), error),
+    }
+}
+
 /// The number that stands for an error.
 pub(super) fn number(error: &Error) -> c_int {
     match error {

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 
 use super::ctx::libxl_ctx;
 use super::entry::entry;
-use super::handle::{context, failed};
+use super::handle::{context, failed_with};
 use crate::abi::*;
 
 /// Lets a guest name its suspend event channel.
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn xlevent_suspend_node_create(ctx: *mut libxl_ctx, domid:
         };
         match context.create_suspend_node(domid, xend_compat != 0) {
             Ok(()) => 0,
-            Err(error) => failed(&context, &format!("{name}: domain {domid}"), &error),
+            Err(error) => failed_with(&context, name, domid, &error),
         }
     })
 }

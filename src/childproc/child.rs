@@ -4,21 +4,26 @@
 //! A child doesn't wait for anything by itself. Whoever has it looks at it ([`Child::look`]) when its pidfd is readable,
 //! when somebody has told of its end, and when the time has come that the last look asked for; a look too many does no
 //! harm. It is over when the process has ended, not when its output has: something that it has left behind may hold that
-//! open for ever.
+//! open for ever. What was in the pipes at its end is its own, and kept; what comes after that is dropped, and who reads it
+//! when the child is over is for [`drain`](super::drain) to say.
+//!
+//! Its status is the kernel's answer to whoever reaps it. Where somebody else has done so and says nothing, it may still be
+//! known: from a look at the child before that, or from a kernel that keeps it with the pidfd (Linux 6.15).
 //!
 //! Dropping a child that runs kills it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use libc::{c_int, pid_t};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::process::{self, Asked, Descriptor, Fate};
 use super::spawn::{self, Gate, Spawned};
-use super::{Command, Hooks};
+use super::{Command, Hooks, Left, Said};
 use crate::error::Result;
 use crate::reactor::{Monotonic, now};
 
@@ -29,7 +34,7 @@ pub enum End {
     Exited(i32),
     /// By this signal.
     Signalled(i32),
-    /// Somebody else has taken its status, and hasn't told us.
+    /// Somebody else has taken its status, hasn't told us, and there is no other way to know.
     Unknown,
     /// It never was the program: why it couldn't be.
     NotStarted(Errno),
@@ -40,10 +45,10 @@ pub enum End {
 pub struct Outcome {
     /// How it has ended.
     pub end: End,
-    /// What it has written to its output and errors, from the start.
-    pub output: Vec<u8>,
-    /// It has written more than that.
-    pub truncated: bool,
+    /// What it has written to its output.
+    pub output: Said,
+    /// And to its errors.
+    pub errors: Said,
     /// It has used up its time, and was told to end.
     pub timed_out: bool,
 }
@@ -87,8 +92,57 @@ const TICK: Duration = Duration::from_millis(20);
 /// How often we look at a child without a pidfd.
 const SLOW_TICK: Duration = Duration::from_millis(100);
 
-/// How much one look reads of the output: what a pipe holds.
+/// How much one look reads of an output: what a pipe holds, as it is made.
 const READ_AT_ONCE: usize = 64 * 1024;
+
+/// A pipe's reading end, and what has come from it.
+#[derive(Debug)]
+struct Output {
+    pipe: Descriptor,
+    /// Something may still write to it.
+    is_open: bool,
+    said: Said,
+}
+
+impl Output {
+    fn new(pipe: Descriptor) -> Self {
+        Output { pipe, is_open: true, said: Said::default() }
+    }
+
+    /// Reads what is there, but no more than `at_most` or a little above.
+    fn read(&mut self, at_most: usize, keep: bool) {
+        let mut buffer = [0; 4096];
+        let mut length = 0;
+        while self.is_open && length < at_most {
+            match nix::unistd::read(&self.pipe, &mut buffer) {
+                Ok(count @ 1..) => {
+                    length += count;
+                    if keep {
+                        self.said.push(&buffer[..count]);
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                Ok(0) | Err(_) => self.is_open = false,
+            }
+        }
+    }
+
+    /// Reads what the child has left in the pipe, which it may have made larger. What it has started may go on writing.
+    fn read_last(&mut self) {
+        let holds = fcntl(&self.pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
+        self.read(holds.unwrap_or(READ_AT_ONCE), true);
+        self.said.end();
+    }
+
+    /// What has come from it; the pipe, if somebody can still write to it.
+    fn into_parts(self) -> (Said, Option<Descriptor>) {
+        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::empty())];
+        // Nothing but a hang-up can come.
+        let hung_up = nix::poll::poll(&mut fds, PollTimeout::ZERO) == Ok(1);
+        (self.said, (self.is_open && !hung_up).then_some(self.pipe))
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -96,34 +150,35 @@ pub struct Child {
     pid: pid_t,
     fate: Arc<Fate>,
     pidfd: Option<Descriptor>,
-    output: Descriptor,
+    /// Its output, its errors. None when it is over.
+    outputs: Option<[Output; 2]>,
     gate: Gate,
     stage: Stage,
     time_limit: Option<Duration>,
     grace: Duration,
-    output_limit: usize,
-    kept: Vec<u8>,
-    truncated: bool,
+    /// What it has said is complete.
+    is_silent: bool,
     timed_out: bool,
+    /// Its wait status, where that is known and nobody has given it to us.
+    seen_status: Option<c_int>,
 }
 
 impl Child {
     /// Forks a child, which is held until [`Child::go`]. No lock of the caller's may be held: it calls the application.
     pub fn new(command: &Command, hooks: &dyn Hooks) -> Result<Self> {
-        let Spawned { pid, fate, pidfd, output, gate } = spawn::spawn(command, hooks)?;
+        let Spawned { pid, fate, pidfd, output, errors, gate } = spawn::spawn(command, hooks)?;
         Ok(Child {
             pid,
             fate,
             pidfd,
-            output,
+            outputs: Some([output, errors].map(Output::new)),
             gate,
             stage: Stage::Held,
             time_limit: command.time_limit,
             grace: command.grace,
-            output_limit: command.output_limit,
-            kept: Vec::new(),
-            truncated: false,
+            is_silent: false,
             timed_out: false,
+            seen_status: None,
         })
     }
 
@@ -137,9 +192,9 @@ impl Child {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Readable when it has written something.
-    pub fn output(&self) -> BorrowedFd<'_> {
-        self.output.as_fd()
+    /// Each readable when it has written something there.
+    pub fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.outputs.iter().flatten().map(|output| output.pipe.as_fd())
     }
 
     /// Lets it run.
@@ -157,25 +212,19 @@ impl Child {
         }
     }
 
-    /// Reads what it has written, as much as a pipe holds. False when there will be no more.
-    pub fn read(&mut self) -> bool {
-        let mut buffer = [0; 4096];
-        let mut length = 0;
-        while length < READ_AT_ONCE {
-            match nix::unistd::read(&self.output, &mut buffer) {
-                Ok(0) => return false,
-                Ok(count) => {
-                    length += count;
-                    let room = self.output_limit - self.kept.len();
-                    self.truncated |= count > room;
-                    self.kept.extend_from_slice(&buffer[..count.min(room)]);
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return true,
-                Err(_) => return false,
-            }
+    /// Reads what it has written, as much as a pipe holds. Those of its outputs that have come to their end.
+    pub fn read(&mut self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        for output in self.outputs.iter_mut().flatten() {
+            output.read(READ_AT_ONCE, !self.is_silent);
         }
-        true
+        self.outputs.iter().flatten().filter(|output| !output.is_open).map(|output| output.pipe.as_fd())
+    }
+
+    /// It has ended, and so has what it says.
+    fn hear_last(&mut self) {
+        if !std::mem::replace(&mut self.is_silent, true) {
+            self.outputs.iter_mut().flatten().for_each(Output::read_last);
+        }
     }
 
     /// What has become of it by now; sends the signals whose time has come. With `may_reap` its status is taken from the
@@ -185,7 +234,7 @@ impl Child {
         if self.stage != Stage::Done && self.is_over(now, may_reap) {
             self.stage = Stage::Done;
             process::disown(self.pid, &self.fate);
-            self.read();
+            self.hear_last();
         }
         let deadline = match self.stage {
             Stage::Done => return Seen::Done,
@@ -220,7 +269,9 @@ impl Child {
         let ended = match self.stage {
             Stage::Ended(since) => Some(since),
             _ if self.has_ended() => {
+                self.seen_status = self.peek();
                 self.kill_what_is_left();
+                self.hear_last();
                 self.stage = Stage::Ended(now);
                 Some(now)
             }
@@ -237,8 +288,10 @@ impl Child {
             Asked::Runs => false,
             Asked::Gone => {
                 if waited.is_none() {
+                    self.hear_last();
                     self.stage = Stage::Ended(now);
                 }
+                // Who has it may be about to tell us, and would be told that it is no child of ours.
                 waited.is_some_and(|waited| waited >= TELLING)
             }
         }
@@ -251,16 +304,28 @@ impl Child {
         nix::poll::poll(&mut fds, PollTimeout::ZERO) == Ok(1)
     }
 
-    /// What has become of it, after [`Seen::Done`].
-    pub fn outcome(mut self) -> Outcome {
-        let end = match (self.gate.refusal(), self.fate.status()) {
+    /// What has become of it, and what it has left, after [`Seen::Done`].
+    pub fn outcome(mut self) -> (Outcome, Left) {
+        let status = self.fate.status().or(self.seen_status).or_else(|| self.status_kept());
+        let end = match (self.gate.refusal(), status) {
             (Some(errno), _) => End::NotStarted(errno),
             (None, Some(status)) if libc::WIFEXITED(status) => End::Exited(libc::WEXITSTATUS(status)),
             (None, Some(status)) if libc::WIFSIGNALED(status) => End::Signalled(libc::WTERMSIG(status)),
             _ => End::Unknown,
         };
-        let output = std::mem::take(&mut self.kept);
-        Outcome { end, output, truncated: self.truncated, timed_out: self.timed_out }
+        // It may not be over, if the kernel can't let go of it.
+        self.hear_last();
+        let mut outcome = Outcome { end, output: Said::default(), errors: Said::default(), timed_out: self.timed_out };
+        let mut left = Vec::new();
+        if let Some(outputs) = self.outputs.take() {
+            let [output, errors] = outputs.map(|output| {
+                let (said, pipe) = output.into_parts();
+                left.extend(pipe);
+                said
+            });
+            (outcome.output, outcome.errors) = (output, errors);
+        }
+        (outcome, Left::new(left))
     }
 
     /// Kills it, and waits until it is dead, which is now, unless the kernel can't let go of it. Not under a lock.
@@ -301,11 +366,34 @@ impl Child {
     }
 
     fn is_unreaped(&self) -> bool {
-        // SAFETY: all zero is a valid siginfo_t, and the call writes to nothing else.
+        self.peek().is_some()
+    }
+
+    /// Its wait status, if it has ended and nobody has reaped it. That is left to whose matter it is.
+    fn peek(&self) -> Option<c_int> {
+        // SAFETY: all zero is a valid siginfo_t, and the call writes to nothing else; what is read is there for an end.
         unsafe {
-            let mut info = std::mem::zeroed();
+            let mut info: libc::siginfo_t = std::mem::zeroed();
             let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-            libc::waitid(libc::P_PID, self.pid.unsigned_abs(), &mut info, options) == 0
+            if libc::waitid(libc::P_PID, self.pid.unsigned_abs(), &mut info, options) != 0 || info.si_pid() == 0 {
+                return None;
+            }
+            Some(match info.si_code {
+                libc::CLD_EXITED => (info.si_status() & 0xff) << 8,
+                _ => info.si_status(),
+            })
+        }
+    }
+
+    /// Its wait status after somebody has reaped it, from a kernel that keeps it as long as there is a pidfd.
+    fn status_kept(&self) -> Option<c_int> {
+        let pidfd = self.pidfd.as_ref()?;
+        // SAFETY: all zero is a valid pidfd_info, and the call writes to nothing else. It is given the size.
+        unsafe {
+            let mut info: libc::pidfd_info = std::mem::zeroed();
+            info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+            let result = libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &mut info);
+            (result == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
         }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// A program to run. It has /dev/null as its input, and its output and errors are kept together.
+/// A program to run. It has /dev/null as its input; of its output and its errors as much is kept as [`Said`](super::Said)
+/// does.
 #[derive(Debug, Clone)]
 pub struct Command {
     program: OsString,
@@ -15,13 +16,9 @@ pub struct Command {
     /// None: the process's own, as it is when the child is started.
     environment: Option<Vec<(OsString, OsString)>>,
     added: Vec<(OsString, OsString)>,
-    pub(super) output_limit: usize,
     pub(super) time_limit: Option<Duration>,
     pub(super) grace: Duration,
 }
-
-/// As much of a program's output is kept.
-const OUTPUT_LIMIT: usize = 64 * 1024;
 
 /// A program that is told to end has this long before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -34,7 +31,6 @@ impl Command {
             arguments: Vec::new(),
             environment: None,
             added: Vec::new(),
-            output_limit: OUTPUT_LIMIT,
             time_limit: None,
             grace: GRACE,
         }
@@ -59,13 +55,6 @@ impl Command {
     pub fn env_clear(mut self) -> Self {
         self.environment = Some(Vec::new());
         self.added.clear();
-        self
-    }
-
-    /// How many bytes of output are kept, from its start. The rest is read and dropped. 64 KiB if nothing is said.
-    #[must_use]
-    pub fn output_limit(mut self, bytes: usize) -> Self {
-        self.output_limit = bytes;
         self
     }
 

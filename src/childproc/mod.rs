@@ -6,6 +6,8 @@
 //! - [`sigchld`]: the process's signal handler, and whom it wakes.
 //! - [`process`]: what there is once in a process: which children are ours, and what a forked child has to close.
 //! - [`Command`], [`spawn`], [`child`]: one child of ours, from the fork to its outcome.
+//! - [`Said`]: what a child has said. [`drain`]: what becomes of its outputs when it has ended, and something that it has
+//!   started still writes to them.
 //!
 //! # A child's life
 //!
@@ -41,7 +43,9 @@
 
 pub mod child;
 mod command;
+pub mod drain;
 pub mod process;
+pub mod said;
 pub mod sigchld;
 pub mod spawn;
 
@@ -49,6 +53,8 @@ use libc::{c_int, pid_t};
 
 pub use child::{End, Outcome};
 pub use command::Command;
+pub use drain::Left;
+pub use said::Said;
 
 /// Who catches SIGCHLD, and who reaps which children. See the table above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

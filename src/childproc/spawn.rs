@@ -6,7 +6,9 @@
 //! - The child calls nothing but what a signal handler may call: another thread of the parent's may have held any lock.
 //! - The child waits at the *gate*, a socket, for one byte. It writes an errno back if it can't become the program; the
 //!   exec closes it otherwise.
-//! - What the parent has open, the program has not: it gets three descriptors.
+//! - What the parent has open, the program has not: it gets three descriptors, /dev/null and two pipes.
+//! - The program's ends of the pipes can be read, too, which nobody does: as long as it has them open they have a reader,
+//!   so it isn't ended by SIGPIPE if we end before it does.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -31,6 +33,7 @@ pub(super) struct Spawned {
     /// None where the kernel has no such thing, or no more of them.
     pub(super) pidfd: Option<Descriptor>,
     pub(super) output: Descriptor,
+    pub(super) errors: Descriptor,
     pub(super) gate: Gate,
 }
 
@@ -60,11 +63,13 @@ pub(super) fn spawn(command: &Command, hooks: &dyn Hooks) -> Result<Spawned> {
     let failed = |what: &'static str| move |errno| Error::os(what, errno);
     let [null] = Descriptor::make(|| Ok([lifted(open_null()?)?])).map_err(failed("opening /dev/null"))?;
     let [output, output_there] = Descriptor::make(pipe).map_err(failed("making a pipe for a child"))?;
+    let [errors, errors_there] = Descriptor::make(pipe).map_err(failed("making a pipe for a child"))?;
     let [gate, gate_there] = Descriptor::make(gate).map_err(failed("making a socket for a child"))?;
     let plan = Plan {
         prepared: &prepared,
         input: null.as_raw_fd(),
         output: output_there.as_raw_fd(),
+        errors: errors_there.as_raw_fd(),
         gate: gate_there.as_raw_fd(),
     };
 
@@ -81,7 +86,7 @@ pub(super) fn spawn(command: &Command, hooks: &dyn Hooks) -> Result<Spawned> {
     let fate = process::adopt(pid);
     // SAFETY: no memory is involved; the child is held, so the number is its own, and it has not become the program yet.
     unsafe { libc::setpgid(pid, pid) };
-    Ok(Spawned { pid, fate, pidfd: open_pidfd(pid), output, gate: Gate(gate) })
+    Ok(Spawned { pid, fate, pidfd: open_pidfd(pid), output, errors, gate: Gate(gate) })
 }
 
 fn open_null() -> nix::Result<OwnedFd> {
@@ -92,6 +97,9 @@ fn pipe() -> nix::Result<[OwnedFd; 2]> {
     let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     // Ours alone; the program's end is an ordinary one.
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let path = format!("/proc/self/fd/{}", theirs.as_raw_fd());
+    // Without /proc it has to do as it is.
+    let theirs = nix::fcntl::open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).unwrap_or(theirs);
     Ok([lifted(ours)?, lifted(theirs)?])
 }
 
@@ -128,10 +136,10 @@ fn open_pidfd(pid: pid_t) -> Option<Descriptor> {
 type SignalSet = libc::sigset_t;
 
 /// This thread has all signals blocked; before it, these.
-struct SignalsBlocked(SignalSet);
+pub(super) struct SignalsBlocked(SignalSet);
 
 impl SignalsBlocked {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut before = MaybeUninit::<SignalSet>::zeroed();
         let mut all = MaybeUninit::<SignalSet>::zeroed();
         // SAFETY: both sets are this function's, and the call can't fail with these arguments.
@@ -150,11 +158,39 @@ impl Drop for SignalsBlocked {
     }
 }
 
+/// In a forked child: no signal has a handler any more, or is ignored.
+///
+/// # Safety
+/// The process isn't to do anything else that depends on them.
+pub(super) unsafe fn default_signals() {
+    let by_default = [0u64; 4];
+    for signal in 1..=LAST_SIGNAL {
+        // The kernel's own call, since libc's leaves out two signals, which may have been inherited as ignored. Those that
+        // can't be changed refuse.
+        // SAFETY: the action is this function's, and large enough everywhere.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, by_default.as_ptr(), 0, SIGNAL_SET_SIZE) };
+    }
+}
+
+/// In a forked child: no signal is blocked any more.
+///
+/// # Safety
+/// None has a handler.
+pub(super) unsafe fn unblock_signals() {
+    let mut none = MaybeUninit::<SignalSet>::zeroed();
+    // SAFETY: the set is this function's.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// What the child does; everything is there before the fork.
 struct Plan<'a> {
     prepared: &'a Prepared,
     input: RawFd,
     output: RawFd,
+    errors: RawFd,
     gate: RawFd,
 }
 
@@ -174,17 +210,12 @@ impl Plan<'_> {
         // SAFETY: calls that a signal handler may make; the descriptors are above those that are made here, the strings
         // and arrays are the parent's, of which this process has a copy, and end as C wants it.
         unsafe {
-            // The kernel's own call, since libc's leaves out two signals, which may have been inherited as ignored.
-            let by_default = [0u64; 4];
-            for signal in 1..=LAST_SIGNAL {
-                // Those that can't be changed refuse.
-                libc::syscall(libc::SYS_rt_sigaction, signal, by_default.as_ptr(), 0, SIGNAL_SET_SIZE);
-            }
+            default_signals();
             if libc::dup3(self.gate, GATE, libc::O_CLOEXEC) < 0 {
                 // What has that number is the application's, and no place to say why.
                 libc::_exit(127);
             }
-            if libc::dup2(self.input, 0) < 0 || libc::dup2(self.output, 1) < 0 || libc::dup2(self.output, 2) < 0 {
+            if libc::dup2(self.input, 0) < 0 || libc::dup2(self.output, 1) < 0 || libc::dup2(self.errors, 2) < 0 {
                 return *libc::__errno_location();
             }
             close_from(GATE + 1);
@@ -193,9 +224,7 @@ impl Plan<'_> {
                 // The parent has ended, or doesn't want us.
                 libc::_exit(127);
             }
-            let mut none = MaybeUninit::<SignalSet>::zeroed();
-            libc::sigemptyset(none.as_mut_ptr());
-            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+            unblock_signals();
             let Prepared { program, arguments, environment } = self.prepared;
             libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr());
             *libc::__errno_location()
@@ -213,7 +242,7 @@ const LIKELY_DESCRIPTORS: RawFd = 65536;
 
 /// # Safety
 /// In a forked child: nobody uses these descriptors.
-unsafe fn close_from(first: RawFd) {
+pub(super) unsafe fn close_from(first: RawFd) {
     // SAFETY: no memory is involved but the limit, which is this function's.
     unsafe {
         if libc::syscall(libc::SYS_close_range, first, c_int::MAX, 0) == 0 {

@@ -20,7 +20,7 @@ use super::{Context, State, log_later};
 use crate::childproc::child::{Child, Seen};
 use crate::childproc::process::{self, Reaped};
 use crate::childproc::sigchld::{Handler, Subscriber};
-use crate::childproc::{Answer, Command, Hooks, NoHooks, Outcome, Owner, describe};
+use crate::childproc::{Answer, Command, Hooks, Left, NoHooks, Outcome, Owner, describe};
 use crate::error::{Error, Result};
 use crate::guard::Steps;
 use crate::reactor::TimerId;
@@ -40,6 +40,8 @@ pub(super) struct Children {
     starting: usize,
     running: BTreeMap<u32, Running>,
     next: u32,
+    /// In default mode, the log has been told that SIGCHLD isn't caught.
+    uncaught_told: bool,
 }
 
 /// A child of ours.
@@ -76,6 +78,7 @@ impl Default for Children {
             starting: 0,
             running: BTreeMap::new(),
             next: 0,
+            uncaught_told: false,
         }
     }
 }
@@ -209,34 +212,33 @@ impl Context {
     }
 
     fn watch_child(&self, child: &Child, id: u32) -> nix::Result<()> {
-        self.reactor.add(child.output().as_raw_fd(), libc::POLLIN, Token::ChildOutput(id).into())?;
-        if let Some(pidfd) = child.pidfd() {
-            let added = self.reactor.add(pidfd.as_raw_fd(), libc::POLLIN, Token::ChildEnd(id).into());
-            if added.is_err() {
-                self.reactor.remove(child.output().as_raw_fd());
-            }
-            return added;
+        let outputs = child.outputs().map(|output| (output, Token::ChildOutput(id)));
+        let end = child.pidfd().map(|pidfd| (pidfd, Token::ChildEnd(id)));
+        let added =
+            outputs.chain(end).try_for_each(|(fd, token)| self.reactor.add(fd.as_raw_fd(), libc::POLLIN, token.into()));
+        if added.is_err() {
+            self.unwatch_descriptors(child);
         }
-        Ok(())
+        added
     }
 
     /// Before its descriptors are closed: a copy in a forked child would keep them in the reactor.
     fn unwatch_child(&self, state: &mut State, running: &mut Running) {
-        self.reactor.remove(running.child.output().as_raw_fd());
-        if let Some(pidfd) = running.child.pidfd() {
-            self.reactor.remove(pidfd.as_raw_fd());
-        }
+        self.unwatch_descriptors(&running.child);
         if let Some(timer) = running.timer.take() {
             state.timers.remove(timer);
         }
     }
 
-    /// It has written something, or closed its output.
+    /// Some of them may not be watched, or no longer.
+    fn unwatch_descriptors(&self, child: &Child) {
+        child.outputs().chain(child.pidfd()).for_each(|fd| self.reactor.remove(fd.as_raw_fd()));
+    }
+
+    /// It has written something, or closed an output.
     pub(super) fn read_child(&self, state: &mut State, id: u32) {
         let Some(running) = state.children.running.get_mut(&id) else { return };
-        if !running.child.read() {
-            self.reactor.remove(running.child.output().as_raw_fd());
-        }
+        running.child.read().for_each(|ended| self.reactor.remove(ended.as_raw_fd()));
     }
 
     /// Something has happened to a child, or its time has come.
@@ -260,7 +262,8 @@ impl Context {
             Seen::Done => {
                 if let Some(mut running) = state.children.running.remove(&id) {
                     self.unwatch_child(state, &mut running);
-                    state.outbox.push_back(Item::Child(running.done, running.child.outcome()));
+                    let (outcome, left) = running.child.outcome();
+                    state.outbox.push_back(Item::Child(running.done, outcome, left));
                 }
                 self.settle_sigchld(state);
                 return;
@@ -287,8 +290,9 @@ impl Context {
     }
 
     /// From the outbox: who started a child is told of its end. There may be nothing left to wait for then.
-    pub(super) fn child_done(&self, done: Completion, outcome: Outcome) {
+    pub(super) fn child_done(&self, done: Completion, outcome: Outcome, left: Left) {
         let mut steps = Steps::default();
+        steps.take(|| self.hand_over(left));
         steps.take(|| done(outcome));
         steps.take(|| self.release_and_flush(self.state.lock()));
         steps.end();
@@ -307,7 +311,20 @@ impl Context {
     pub(super) fn end_child(&self, mut running: Running) {
         let may_reap = self.state.lock().children.reap_ours();
         running.child.kill_and_wait(may_reap);
-        (running.done)(running.child.outcome());
+        let (outcome, left) = running.child.outcome();
+        self.hand_over(left);
+        (running.done)(outcome);
+    }
+
+    /// What a child has left running keeps somebody who reads what it writes.
+    fn hand_over(&self, left: Left) {
+        if let Err(error) = left.hand_over() {
+            self.log(&Line::failure(
+                Level::Warn,
+                "what a child has left running may wait for ever when it writes",
+                &error,
+            ));
+        }
     }
 
     // ---- SIGCHLD ----
@@ -321,10 +338,7 @@ impl Context {
                     state.children.sigchld = Some(subscriber);
                     return true;
                 }
-                Err(errno) => {
-                    let error = Error::os("making a descriptor for it", errno);
-                    state.outbox.push_back(Item::Log(Line::failure(Level::Error, "SIGCHLD isn't caught", &error)));
-                }
+                Err(errno) => uncaught(state, Level::Warn, Some(errno), "making a descriptor for it"),
             },
             (false, Some(subscriber)) => self.reactor.remove(subscriber.as_fd().as_raw_fd()),
             (_, as_it_is) => state.children.sigchld = as_it_is,
@@ -438,12 +452,23 @@ impl Context {
 }
 
 /// Says so if the application has a handler where ours should be.
-fn check_handler(state: &mut MutexGuard<'_, State>) {
+fn check_handler(state: &mut State) {
     if state.children.sigchld.as_ref().is_some_and(|subscriber| subscriber.handler() == Handler::Foreign) {
-        let text = "SIGCHLD isn't caught: the application has a handler of its own, which stays; it should say so with \
-                    libxl_childproc_setmode";
-        log_later(state, Level::Error, text);
+        let text =
+            "the application has a handler of its own, which stays; it should say so with libxl_childproc_setmode";
+        uncaught(state, Level::Info, None, text);
     }
+}
+
+/// SIGCHLD isn't caught. Whoever has asked for that with a mode is told that it has failed. In default mode it is caught for
+/// each child again, and isn't needed for ours, which are followed by pidfds: one line will do, of this level.
+fn uncaught(state: &mut State, level: Level, errno: Option<Errno>, why: &str) {
+    let by_default = state.children.owner == Owner::Libxl;
+    if by_default && std::mem::replace(&mut state.children.uncaught_told, true) {
+        return;
+    }
+    let level = if by_default { level } else { Level::Error };
+    state.outbox.push_back(Item::Log(Line { level, errno, text: format!("SIGCHLD isn't caught: {why}") }));
 }
 
 impl Children {

@@ -12,7 +12,7 @@ use super::companion::dispatch;
 use super::operations::Told;
 use super::tasks::TaskId;
 use super::{Context, EventHooks, ForLibxl, State};
-use crate::childproc::Outcome;
+use crate::childproc::{Left, Outcome};
 use crate::error::Result;
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
@@ -39,7 +39,7 @@ pub(super) enum Item {
     /// There was a SIGCHLD: children are to be reaped.
     Reap,
     /// A child of ours has ended.
-    Child(Completion, Outcome),
+    Child(Completion, Outcome, Left),
     /// A child of ours is to end.
     EndChild(Running),
     /// A task is to be gone on with.
@@ -141,7 +141,7 @@ impl Context {
                 }
             }
             Item::Reap => self.reap(),
-            Item::Child(done, outcome) => self.child_done(done, outcome),
+            Item::Child(done, outcome, left) => self.child_done(done, outcome, left),
             Item::EndChild(running) => self.end_child(running),
             Item::Task(id) => self.go_on(id),
             Item::Told(told, result) => told(&result),

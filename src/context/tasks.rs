@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::guard::Steps;
 use crate::reactor::{TimerId, now};
 use crate::sync::MutexGuard;
+use crate::xen::log::{Level, Line};
 use crate::xen::store::{Connection, Store};
 
 /// Names a task. Never used twice in a context.
@@ -238,14 +239,19 @@ impl Context {
             }
             Doing::Await { .. } => self.look_at_backend(state, id),
             Doing::Script { pid, told } => match task.signs.ended.take() {
-                Some(_) if aborted => Turn::Input(Input::Aborted),
+                Some(outcome) if aborted => {
+                    let device = task.device();
+                    log_said(state, device, script::said(&outcome));
+                    Turn::Input(Input::Aborted)
+                }
                 Some(outcome) => {
                     let backend = task.course.facts().backend.clone();
                     let connection = connection(state);
-                    let verdict = MutexGuard::unlocked(state, || {
+                    let (verdict, said) = MutexGuard::unlocked(state, || {
                         let connection = connection;
                         script::verdict(&outcome, || nodes::hotplug_error(connection.as_ref()?, &backend))
                     });
+                    log_said(state, backend.device, said);
                     Turn::Input(verdict.map_or_else(Input::Failed, |()| Input::Done))
                 }
                 None if aborted && !*told => {
@@ -365,7 +371,7 @@ impl Context {
             Err(error) => return Turn::Input(Input::Failed(error)),
         };
         state.task_does(id, Doing::Script { pid: None, told: false });
-        match MutexGuard::unlocked(state, || self.start_script(&command, id)) {
+        match MutexGuard::unlocked(state, || self.start_script(&command, id, backend.device)) {
             Ok(started) => {
                 if let Some(Doing::Script { pid, .. }) = state.task(id).map(|task| &mut task.doing) {
                     *pid = Some(started);
@@ -376,16 +382,20 @@ impl Context {
         }
     }
 
-    fn start_script(&self, command: &Command, id: TaskId) -> Result<pid_t> {
+    fn start_script(&self, command: &Command, id: TaskId, device: Device) -> Result<pid_t> {
         let context = self.me.clone();
         self.run_child(
             command,
             Box::new(move |outcome| {
                 let Some(context) = context.upgrade() else { return };
                 let mut state = context.state.lock();
-                if let Some(task) = state.task(id) {
-                    task.signs.ended = Some(outcome);
-                    state.outbox.push_back(Item::Task(id));
+                match state.task(id) {
+                    Some(task) => {
+                        task.signs.ended = Some(outcome);
+                        state.outbox.push_back(Item::Task(id));
+                    }
+                    // The context is being freed.
+                    None => log_said(&mut state, device, script::said(&outcome)),
                 }
                 context.flush(state);
             }),
@@ -410,6 +420,12 @@ fn connection(state: &MutexGuard<'_, State>) -> Option<Connection> {
 fn on_connection<R>(state: &mut MutexGuard<'_, State>, work: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
     let Some(connection) = connection(state) else { return Err(away()) };
     MutexGuard::unlocked(state, move || work(&connection))
+}
+
+/// What a device's script has said.
+fn log_said(state: &mut State, device: Device, lines: Vec<(Level, String)>) {
+    let lines = lines.into_iter().map(|(level, text)| Item::Log(Line::new(level, format!("{device}: {text}"))));
+    state.outbox.extend(lines);
 }
 
 fn serial_now(state: &State) -> Option<u64> {

@@ -193,7 +193,7 @@ tests! {
         context.set_childproc(Owner::Mainloop, application()).unwrap();
         let (pid, hear) = start(&context, &Command::new("/bin/sleep").args(["1000"]));
         context.close();
-        assert_eq!(hear.try_recv().unwrap().end, End::Unknown);
+        assert_eq!(hear.try_recv().unwrap().end, End::Signalled(libc::SIGKILL));
         assert_eq!(waitpid(pid, 0), Ok((pid, libc::SIGKILL)));
     }
 
@@ -213,7 +213,7 @@ tests! {
                             // One of the application's own in between.
                             short_lived(0);
                             let outcome = hear.recv_timeout(PATIENCE).unwrap();
-                            assert_eq!((outcome.end, text(&outcome)), (End::Exited(status), format!("{status}\n").as_str()));
+                            assert_eq!((outcome.end, text(&outcome)), (End::Exited(status), format!("{status}\n")));
                         }
                     })
                 })

@@ -12,10 +12,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::*;
-use crate::childproc::{Answer, Command, End, Hooks, NoHooks, Outcome, Owner};
+use crate::childproc::{Answer, Command, End, Hooks, NoHooks, Outcome, Owner, Said, said};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+mod left;
 mod life;
 mod programs;
 mod reaping;
@@ -162,8 +163,15 @@ fn sh(script: &str) -> Command {
     Command::new("/bin/sh").args(["-c", script])
 }
 
-fn text(outcome: &Outcome) -> &str {
-    std::str::from_utf8(&outcome.output).unwrap()
+/// What it has said on its output, which all was kept.
+fn text(outcome: &Outcome) -> String {
+    lines(&outcome.output)
+}
+
+fn lines(said: &Said) -> String {
+    assert_eq!(said.left_out(), 0);
+    let line = |line: &said::Line| format!("{}\n", std::str::from_utf8(&line.text).unwrap());
+    said.first().chain(said.last()).map(line).collect()
 }
 
 /// Whether this thread has a signal blocked.
@@ -264,4 +272,11 @@ fn lives(pid: pid_t) -> bool {
 /// Whether a process is there, and has become this program.
 fn lives_as(pid: pid_t, program: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == program)
+}
+
+/// Whether the kernel says what a process ended with to whoever has a pidfd of it: 6.15 and later.
+fn keeps_statuses() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-', '\n']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(15))
 }

@@ -7,8 +7,8 @@ tests! {
     fn a_program_has_its_output_and_its_status_told() {
         let (context, _log) = context();
         let outcome = run(&context, &sh("echo out; echo err >&2; exit 3"));
-        assert_eq!(text(&outcome), "out\nerr\n");
-        assert_eq!((outcome.end, outcome.truncated, outcome.timed_out), (End::Exited(3), false, false));
+        assert_eq!((text(&outcome), lines(&outcome.errors)), ("out\n".to_owned(), "err\n".to_owned()));
+        assert_eq!((outcome.end, outcome.timed_out), (End::Exited(3), false));
     }
 
     fn a_program_gets_arguments_environment_and_an_empty_input() {
@@ -17,7 +17,7 @@ tests! {
         assert_eq!(text(&outcome), "zero|o n e|b c\n/dev/null\n");
         let outcome = run(&context, &Command::new("/usr/bin/env").env_clear().env("ONLY", "this"));
         assert_eq!(text(&outcome), "ONLY=this\n");
-        let outcome = run(&context, &Command::new("/usr/bin/env"));
+        let outcome = run(&context, &sh("/usr/bin/env | grep ^XLEVENT_TEST_"));
         assert!(text(&outcome).contains("XLEVENT_TEST_ALONE="));
     }
 
@@ -32,11 +32,25 @@ tests! {
 
     fn a_flood_of_output_is_cut_and_does_not_block_the_program() {
         let (context, _log) = context();
-        let outcome = run(&context, &sh("yes | head -c 3000000; exit 7").output_limit(1001));
-        assert_eq!(outcome.output, "y\n".repeat(501).as_bytes()[..1001]);
-        assert_eq!((outcome.end, outcome.truncated), (End::Exited(7), true));
-        let outcome = run(&context, &sh("head -c 65536 /dev/zero").output_limit(65536));
-        assert_eq!((outcome.output.len(), outcome.truncated), (65536, false));
+        let outcome = run(&context, &sh("yes | head -c 3000000; echo last; yes err | head -c 3000000 >&2; exit 7"));
+        let count = |said: &Said| said.first().count() as u64 + said.left_out() + said.last().count() as u64;
+        assert_eq!((count(&outcome.output), count(&outcome.errors)), (1_500_001, 750_000));
+        assert_eq!(outcome.output.last().last().map(|line| line.text.as_slice()), Some(&b"last"[..]));
+        assert_eq!(outcome.end, End::Exited(7));
+        let outcome = run(&context, &sh("head -c 3000000 /dev/zero >&2"));
+        let lengths: Vec<_> = outcome.errors.first().map(|line| line.text.len() as u64 + line.cut_off).collect();
+        assert_eq!((lengths, outcome.end), (vec![3_000_000], End::Exited(0)));
+    }
+
+    fn what_a_program_has_said_before_its_end_is_kept_whatever_the_pipe_holds() {
+        let (context, _log) = context();
+        // Nobody reads until it has ended.
+        let script = "seq 6000 >&2; echo out";
+        let (pid, hear) = start(&context, &sh(script));
+        await_end(pid);
+        let outcome = await_outcome(&context, &hear);
+        assert_eq!(outcome.errors.last().last().map(|line| line.text.as_slice()), Some(&b"6000"[..]));
+        assert_eq!(text(&outcome), "out\n");
     }
 
     fn a_program_whose_time_is_up_is_told_to_end() {
@@ -86,9 +100,10 @@ tests! {
             libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
             libc::signal(libc::SIGUSR2, libc::SIG_IGN);
         }
-        let outcome = run(&context, &Command::new("/bin/cat").args(["/proc/self/status"]));
+        let outcome = run(&context, &Command::new("/bin/sed").args(["-n", "/^Sig/p", "/proc/self/status"]));
         let field = |name: &str| {
-            let line = text(&outcome).lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            let text = text(&outcome);
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             u64::from_str_radix(line.trim(), 16).unwrap()
         };
         assert_eq!((field("SigBlk:"), field("SigIgn:"), field("SigCgt:"), field("SigPnd:")), (0, 0, 0, 0));
@@ -103,7 +118,8 @@ tests! {
         assert_eq!(text(&run(&context, &Command::new("/bin/ls").args(["/proc/self/fd"]))), "0\n1\n2\n3\n");
         let (pid, hear) = start(&context, &Command::new("/bin/cat").args(["/proc/self/stat"]));
         let outcome = await_outcome(&context, &hear);
-        let group = text(&outcome).rsplit(") ").next().unwrap().split(' ').nth(2).unwrap();
+        let stat = text(&outcome);
+        let group = stat.rsplit(") ").next().unwrap().split(' ').nth(2).unwrap();
         assert_eq!(group.parse(), Ok(pid));
         without(libc::SYS_close_range);
         assert_eq!(text(&run(&context, &Command::new("/bin/ls").args(["/proc/self/fd"]))), "0\n1\n2\n3\n");
@@ -124,7 +140,7 @@ tests! {
             // SAFETY: as above.
             unsafe { libc::dup2(saved, fd as c_int) };
         }
-        assert_eq!((text(&outcome), outcome.end), ("out\nerr\n", End::Exited(0)));
+        assert_eq!((text(&outcome) + &lines(&outcome.errors), outcome.end), ("out\nerr\n".to_owned(), End::Exited(0)));
     }
 
     fn a_kernel_without_pidfds_will_do() {

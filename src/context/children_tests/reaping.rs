@@ -6,6 +6,8 @@ use super::*;
 tests! {
     fn a_status_that_somebody_else_has_taken_is_unknown() {
         let (context, _log) = context();
+        // Or the kernel might say it.
+        without(libc::SYS_ioctl);
         context.set_childproc(Owner::Selective, application()).unwrap();
         let (pid, hear) = start(&context, &sh("echo before; exec sleep 1000"));
         // SAFETY: our own child.
@@ -13,6 +15,48 @@ tests! {
         assert_eq!(waitpid(pid, 0).unwrap().0, pid);
         let outcome = await_outcome(&context, &hear);
         assert_eq!((outcome.end, outcome.timed_out), (End::Unknown, false));
+    }
+
+    fn a_status_that_somebody_else_has_taken_is_known_where_the_kernel_keeps_it() {
+        extern "C" fn reap_all(_signal: c_int) {
+            // SAFETY: no memory is involved.
+            while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+        }
+        let expected = |end| if keeps_statuses() { end } else { End::Unknown };
+        for beside in [false, true] {
+            for disposition in [libc::SIG_IGN, reap_all as *const () as usize] {
+                set_disposition(disposition);
+                let context = if beside { context_beside() } else { context().0 };
+                // Not one that ends by itself: it might be ours to reap when run_child looks at it first.
+                let (pid, hear) = start(&context, &sh("trap 'echo said; exit 5' TERM; echo ready; while :; do sleep 0.01; done"));
+                drive_until(&context, || lives_as(pid, "sh"));
+                // SAFETY: a signal to our child.
+                unsafe { libc::kill(pid, libc::SIGTERM) };
+                let outcome = await_outcome(&context, &hear);
+                // Alone, the library catches SIGCHLD where nobody does.
+                let ours = !beside && disposition == libc::SIG_IGN;
+                let end = outcome.end;
+                assert!(end == if ours { End::Exited(5) } else { expected(End::Exited(5)) } || end == End::Signalled(15), "{end:?}");
+            }
+        }
+    }
+
+    fn by_default_a_handler_of_the_applications_is_one_line_and_no_error() {
+        extern "C" fn nothing(_signal: c_int) {}
+        set_disposition(nothing as *const () as usize);
+        let (context, log) = context();
+        for status in 0..5 {
+            assert_eq!(run(&context, &sh(&format!("exit {status}"))).end, End::Exited(status));
+        }
+        assert!(matches!(log.take().as_slice(), [(Level::Info, text)] if text.contains("handler of its own")));
+        // Who asks for the signal is told each time.
+        for _ in 0..2 {
+            context.set_childproc(Owner::Always, application()).unwrap();
+            assert!(matches!(log.take().as_slice(), [(Level::Error, text)] if text.contains("handler of its own")));
+            context.set_childproc(Owner::Libxl, application()).unwrap();
+        }
+        assert_eq!(run(&context, &sh("exit 5")).end, End::Exited(5));
+        assert_eq!(log.take(), []);
     }
 
     fn by_default_the_handler_is_there_while_we_have_a_child() {
