@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #include "harness/check.h"
 #include "harness/drive.h"
@@ -126,6 +127,7 @@ TEST_WITH(a_look_for_many_contexts_counts_in_each_and_its_hypercall_in_one,
     uint64_t asked, hypercalls = 0, examined = 0;
     libxl_ctx *contexts[CONTEXTS];
     struct polled polled;
+    time_t begin = time(NULL);
     uint32_t i;
 
     host_create_many(FIRST, CONTEXTS);
@@ -154,9 +156,10 @@ TEST_WITH(a_look_for_many_contexts_counts_in_each_and_its_hypercall_in_one,
         CHECK_EQUAL(GREW(after, before[i], hypercalls), i == 5);
         hypercalls += GREW(after, before[i], hypercalls);
         examined += GREW(after, before[i], domains_examined);
-        /* It is woken if there is something new, and not otherwise. */
+        /* It is woken if there is something new, and not otherwise; but for a health check, the first after 10 s. */
         before_poll(contexts[i], &polled, 0);
-        CHECK_EQUAL(poll_now(&polled), i == 3);
+        if (i == 3 || time(NULL) - begin < 8)
+            CHECK_EQUAL(poll_now(&polled), i == 3);
     }
     CHECK_EQUAL(hypercalls, host_lists_asked() - asked);
     CHECK_EQUAL(examined, CONTEXTS - 1);
