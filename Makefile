@@ -43,6 +43,9 @@ build:
 	$(CARGO) build --release $(PACKAGES)
 	@$(MAKE) --no-print-directory -s $(PAGES)/done
 
+# cargo makes it; and `make -n` goes on where it hasn't.
+$(RELEASE)/xlevent-pages: ;
+
 # Made anew when what they are made of has changed: the program holds the command line's definition.
 $(PAGES)/done: $(RELEASE)/xlevent-pages $(HEADERS) man/xlevent.7
 	rm -rf $(PAGES)

@@ -7,6 +7,7 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/quiet.h"
 #include "harness/xl.h"
 
 /* ---- one domain's life ---- */
@@ -467,12 +468,12 @@ DOMAIN_TEST(a_later_enable_reports_what_has_happened_before_too)
     expect_silence(ctx);
     host_shutdown(down, CRASH);
     expect_silence(ctx);
+    come_to_rest(ctx);
     enable(ctx, down, 2);
     enable(ctx, NOBODY, 3);
     if (!OURS("enable-looks")) {
         /* Nothing comes of it: its loop has nothing to do. */
-        while (poll_once(ctx, 200))
-            ;
+        come_to_rest(ctx);
         expect_nothing_queued(ctx);
         stir();
     }
@@ -707,12 +708,11 @@ DOMAIN_TEST(after_the_last_disable_nothing_is_watched)
     expect_silence(ctx);
     libxl_evdisable_domain_death(ctx, first);
     libxl_evdisable_domain_death(ctx, second);
-    while (poll_once(ctx, 0))
-        ;
+    come_to_rest(ctx);
     asked = host_lists_asked();
     host_destroy(domid);
-    host_settle();
-    CHECK(!poll_once(ctx, 200));
+    receive_all();
+    CHECK(!poll_once(ctx, 0));
     CHECK_EQUAL(host_lists_asked(), asked);
     /* And it can begin again. */
     enable(ctx, domid, 3);

@@ -10,6 +10,7 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/quiet.h"
 #include "harness/xl.h"
 
 #include <xlevent.h>
@@ -42,9 +43,7 @@ DOMAIN_TEST(a_hypervisor_that_does_not_answer_is_a_disaster_and_nothing_is_lost)
     enable(ctx, domid, 1);
     expect_silence(ctx);
     /* A firing that is still under way would be a look, and a disaster, of its own. */
-    host_settle();
-    while (poll_once(ctx, 0))
-        ;
+    come_to_rest(ctx);
     host_fail_lists(EPERM, -1);
     host_shutdown(domid, CRASH);
     while (disaster.calls == 0)
@@ -175,9 +174,7 @@ static void expect_deafness(libxl_ctx *ctx)
 /* xenstored goes away when the library has taken in all that it had sent: libxenlight would trip over the rest. */
 static void kill_xenstored_in_silence(libxl_ctx *ctx)
 {
-    host_settle();
-    while (poll_once(ctx, 200))
-        ;
+    come_to_rest(ctx);
     host_kill_xenstored();
 }
 
@@ -262,12 +259,14 @@ DOMAIN_TEST(xenstored_may_be_restarted_again_and_again)
 static struct {
     libxl_ctx *ctx;
     uint32_t domid;
+    pid_t id;
     bool over;
 } waiting;
 
 static void *wait_for_death(void *unused)
 {
     (void)unused;
+    __atomic_store_n(&waiting.id, gettid(), __ATOMIC_RELEASE);
     expect_death(waiting.ctx, waiting.domid, 1);
     __atomic_store_n(&waiting.over, true, __ATOMIC_RELEASE);
     return NULL;
@@ -278,17 +277,16 @@ DOMAIN_TEST(a_thread_in_event_wait_outlasts_a_restart)
 {
     libxl_ctx *other;
     pthread_t thread;
-    int i;
+    pid_t id;
 
     waiting.ctx = open_context();
     waiting.domid = host_create();
     enable(waiting.ctx, waiting.domid, 1);
     expect_silence(waiting.ctx);
-    host_settle();
+    come_to_rest(waiting.ctx);
     thread = start_thread(wait_for_death, NULL);
     /* In a process that has nothing to read from xenstored. */
-    for (i = 0; i < 20; i++)
-        pause_a_little();
+    WAIT_UNTIL((id = __atomic_load_n(&waiting.id, __ATOMIC_ACQUIRE)) != 0 && waits_for_descriptors(id));
     host_kill_xenstored();
     host_start_xenstored();
     host_destroy(waiting.domid);

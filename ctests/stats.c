@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/quiet.h"
 #include "harness/xl.h"
 
 #include <xlevent.h>
@@ -125,6 +127,7 @@ TEST_WITH(a_look_for_many_contexts_counts_in_each_and_its_hypercall_in_one,
     uint64_t asked, hypercalls = 0, examined = 0;
     libxl_ctx *contexts[CONTEXTS];
     struct polled polled;
+    time_t begin = time(NULL);
     uint32_t i;
 
     host_create_many(FIRST, CONTEXTS);
@@ -153,9 +156,10 @@ TEST_WITH(a_look_for_many_contexts_counts_in_each_and_its_hypercall_in_one,
         CHECK_EQUAL(GREW(after, before[i], hypercalls), i == 5);
         hypercalls += GREW(after, before[i], hypercalls);
         examined += GREW(after, before[i], domains_examined);
-        /* It is woken if there is something new, and not otherwise. */
+        /* It is woken if there is something new, and not otherwise; but for a health check, the first after 10 s. */
         before_poll(contexts[i], &polled, 0);
-        CHECK_EQUAL(poll_now(&polled), i == 3);
+        if (i == 3 || time(NULL) - begin < 8)
+            CHECK_EQUAL(poll_now(&polled), i == 3);
     }
     CHECK_EQUAL(hypercalls, host_lists_asked() - asked);
     CHECK_EQUAL(examined, CONTEXTS - 1);
@@ -185,11 +189,12 @@ TEST_WITH(a_burst_counts_a_firing_for_each_and_one_look,
         host_shutdown(FIRST + i, POWEROFF);
         host_settle();
     }
+    receive_all();
     POLL_UNTIL(ctx, releases, before.releases + DOMAINS);
     after = stats_of(ctx);
     CHECK_EQUAL(GREW(after, before, releases), DOMAINS);
     CHECK_AT_LEAST(GREW(after, before, scans), 1);
-    /* libxenstore's thread may hand firings over while they are being taken: then there is another look. */
+    /* They may be taken in parts. */
     CHECK_AT_MOST(GREW(after, before, scans), DOMAINS / 3);
     CHECK_EQUAL(GREW(after, before, partial_scans), 0);
     CHECK_EQUAL(GREW(after, before, failed_scans), 0);

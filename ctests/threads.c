@@ -13,6 +13,7 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/quiet.h"
 #include "harness/xl.h"
 
 /* Until the threads have counted this far. */
@@ -95,13 +96,11 @@ static bool look_at(const struct waiter *waiter, char *state, long *switches)
 static bool is_asleep(const struct waiter *waiter)
 {
     char state;
-    long switches, number;
+    long switches;
 
     if (!look_at(waiter, &state, &switches) || state != 'S')
         return false;
-    number = sleeps_in(waiter->id);
-    return number == SYS_poll || number == SYS_ppoll || number == SYS_epoll_wait || number == SYS_epoll_pwait ||
-           (number == SYS_futex && column != REAL);
+    return waits_for_descriptors(waiter->id) || (column != REAL && sleeps_in(waiter->id) == SYS_futex);
 }
 
 /* Sleeps, and nothing has woken it for a while: for what libxenlight does wrong. */
@@ -225,8 +224,10 @@ static void serve_one_that_waits_already(void *(*body)(void *))
         expect_silence(ctx);
         close_context(ctx);
     } else {
-        host_settle();
-        CHECK(is_stuck(&waiter));
+        receive_all();
+        /* Not woken, also if it had to be looked at for longer until it had come to rest. */
+        WAIT_UNTIL(waiter.done || is_stuck(&waiter));
+        CHECK(!waiter.done);
         /* And there is something to do. As soon as anyone looks, the sleeper may be woken, and do it first. */
         WAIT_UNTIL(poll_once(ctx, 0) || waiter.done);
     }
@@ -280,6 +281,7 @@ static void *poll_for_one(void *arg)
     event = poll_until_event(waiter->ctx, NULL, NULL);
     waiter->got = event->for_user;
     libxl_event_free(waiter->ctx, event);
+    waiter->done = true;
     return NULL;
 }
 
@@ -331,13 +333,13 @@ DOMAIN_TEST(an_event_that_a_thread_in_event_wait_finds_and_leaves_wakes_the_loop
         WAIT_UNTIL(is_asleep(&waiter));
         domid = host_create();
         enable(ctx, domid, user);
-        while (poll_once(ctx, 0))
-            ;
+        come_to_rest(ctx);
         before_poll(ctx, &polled, OURS("wakes-the-loop") ? -1 : 20);
         seen_by_the_picky = 0;
         host_destroy(domid);
-        host_settle();
-        WAIT_UNTIL(seen_by_the_picky == 1);
+        WAIT_UNTIL(seen_by_the_picky > 0);
+        receive_all();
+        WAIT_UNTIL(is_asleep(&waiter));
         CHECK_EQUAL(poll_now(&polled), OURS("wakes-the-loop") ? 1 : 0);
         after_poll(ctx, &polled);
         CHECK_EQUAL(libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, is_for_user, &user), 0);

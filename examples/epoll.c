@@ -14,6 +14,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <xentoollog.h>
 #include <xlevent.h>
 
 #include "events.h"
@@ -66,6 +67,7 @@ static int loop(libxl_ctx *ctx, bool all, int epoll, int signals)
 
 int main(int argc, char **argv)
 {
+    xentoollog_logger *logger = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_WARN, 0);
     libxl_ctx *ctx = NULL;
     sigset_t ends;
     int epoll, signals, rc;
@@ -77,7 +79,7 @@ int main(int argc, char **argv)
     epoll = epoll_create1(EPOLL_CLOEXEC);
     signals = signalfd(-1, &ends, SFD_CLOEXEC);
 
-    rc = libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, NULL);
+    rc = libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, logger);
     if (!rc)
         rc = enable(ctx, argv[1]);
     if (!rc)
@@ -91,5 +93,6 @@ int main(int argc, char **argv)
     close(epoll);
     close(signals);
     libxl_ctx_free(ctx);
+    xtl_logger_destroy(logger);
     return rc ? 1 : 0;
 }

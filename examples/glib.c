@@ -11,6 +11,7 @@
 
 #include <glib-unix.h>
 #include <glib.h>
+#include <xentoollog.h>
 #include <xlevent.h>
 
 #include "events.h"
@@ -83,8 +84,9 @@ static int run(struct program *program)
 
 int main(int argc, char **argv)
 {
+    xentoollog_logger *logger = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_WARN, 0);
     struct program program = { .loop = g_main_loop_new(NULL, FALSE), .all = argc < 2 };
-    int rc = libxl_ctx_alloc(&program.ctx, LIBXL_VERSION, 0, NULL);
+    int rc = libxl_ctx_alloc(&program.ctx, LIBXL_VERSION, 0, logger);
 
     if (!rc)
         rc = enable(program.ctx, argv[1]);
@@ -93,6 +95,7 @@ int main(int argc, char **argv)
     if (rc)
         fprintf(stderr, "glib: error %d\n", rc);
     libxl_ctx_free(program.ctx);
+    xtl_logger_destroy(logger);
     g_main_loop_unref(program.loop);
     return rc ? 1 : 0;
 }

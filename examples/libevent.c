@@ -10,6 +10,7 @@
 #include <signal.h>
 
 #include <event2/event.h>
+#include <xentoollog.h>
 #include <xlevent.h>
 
 #include "events.h"
@@ -80,8 +81,9 @@ static int run(struct program *program)
 
 int main(int argc, char **argv)
 {
+    xentoollog_logger *logger = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_WARN, 0);
     struct program program = { .base = event_base_new(), .all = argc < 2 };
-    int rc = program.base ? libxl_ctx_alloc(&program.ctx, LIBXL_VERSION, 0, NULL) : ERROR_NOMEM;
+    int rc = program.base ? libxl_ctx_alloc(&program.ctx, LIBXL_VERSION, 0, logger) : ERROR_NOMEM;
 
     if (!rc)
         rc = enable(program.ctx, argv[1]);
@@ -90,6 +92,7 @@ int main(int argc, char **argv)
     if (rc)
         fprintf(stderr, "libevent: error %d\n", rc);
     libxl_ctx_free(program.ctx);
+    xtl_logger_destroy(logger);
     if (program.base)
         event_base_free(program.base);
     return rc ? 1 : 0;

@@ -9,6 +9,7 @@
 #include <signal.h>
 
 #include <uv.h>
+#include <xentoollog.h>
 #include <xlevent.h>
 
 #include "events.h"
@@ -92,8 +93,9 @@ static int run(struct program *program)
 
 int main(int argc, char **argv)
 {
+    xentoollog_logger *logger = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_WARN, 0);
     struct program program = { .loop = uv_default_loop(), .all = argc < 2 };
-    int rc = libxl_ctx_alloc(&program.ctx, LIBXL_VERSION, 0, NULL);
+    int rc = libxl_ctx_alloc(&program.ctx, LIBXL_VERSION, 0, logger);
 
     if (!rc)
         rc = enable(program.ctx, argv[1]);
@@ -103,6 +105,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "libuv: error %d\n", rc);
     /* The handles are closed by now, so that nothing waits for the descriptor any more. */
     libxl_ctx_free(program.ctx);
+    xtl_logger_destroy(logger);
     uv_loop_close(program.loop);
     return rc ? 1 : 0;
 }

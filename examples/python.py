@@ -14,6 +14,10 @@ import signal
 import sys
 
 LIBRARY = "libxlevent.so.1"
+LOGGERS = "libxentoollog.so.1"
+
+# From xentoollog.h.
+XTL_WARN = 7
 
 # From libxl_event.h and xlevent.h.
 LIBXL_VERSION = 0
@@ -67,6 +71,15 @@ def declare(library):
     return library
 
 
+def log_to_stderr():
+    """Xen's logger: it says what goes wrong."""
+    library = ctypes.CDLL(LOGGERS)
+    library.xtl_createlogger_stdiostream.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint]
+    library.xtl_createlogger_stdiostream.restype = ctypes.c_void_p
+    stderr = ctypes.c_void_p.in_dll(ctypes.CDLL(None), "stderr")
+    return library.xtl_createlogger_stdiostream(stderr, XTL_WARN, 0)
+
+
 class XenError(Exception):
     """A function of the library has returned an error."""
 
@@ -77,7 +90,7 @@ class Xen:
     def __init__(self, on_event):
         self.library = declare(ctypes.CDLL(LIBRARY))
         self.ctx = ctypes.c_void_p()
-        self._check("libxl_ctx_alloc", ctypes.byref(self.ctx), LIBXL_VERSION, 0, None)
+        self._check("libxl_ctx_alloc", ctypes.byref(self.ctx), LIBXL_VERSION, 0, log_to_stderr())
         # Kept with the object: C has nothing but their address.
         self._handlers = Handler(XLEVENT_ALL_OTHERS, HANDLE(lambda _user, event: on_event(event.contents)))
 

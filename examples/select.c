@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <sys/select.h>
 
+#include <xentoollog.h>
 #include <xlevent.h>
 
 #include "events.h"
@@ -62,6 +63,7 @@ int main(int argc, char **argv)
 {
     struct sigaction action = { .sa_handler = on_signal };
     sigset_t blocked, unblocked;
+    xentoollog_logger *logger = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_WARN, 0);
     libxl_ctx *ctx = NULL;
     int rc;
 
@@ -72,7 +74,7 @@ int main(int argc, char **argv)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 
-    rc = libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, NULL);
+    rc = libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, logger);
     if (!rc)
         rc = enable(ctx, argv[1]);
     if (!rc)
@@ -80,5 +82,6 @@ int main(int argc, char **argv)
     if (rc)
         fprintf(stderr, "select: error %d\n", rc);
     libxl_ctx_free(ctx);
+    xtl_logger_destroy(logger);
     return rc ? 1 : 0;
 }

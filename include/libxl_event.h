@@ -375,8 +375,7 @@ typedef struct libxl__ctx libxl_ctx;
  *
  * Returns 0, ERROR_VERSION for another version, ERROR_INVAL for a NULL `pctx`, or ERROR_FAIL (no hypervisor, no
  * xenstored, no permission, no descriptors left, or libxenlight is there and another copy of this library in front of it;
- * the log says which). On any error `*pctx` is NULL and nothing is
- * left behind.
+ * the log says which, and where that copy is). On any error `*pctx` is NULL and nothing is left behind.
  *
  * # Safety
  *

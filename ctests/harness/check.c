@@ -257,7 +257,7 @@ static void run_here(const struct test *test, pid_t parent, FILE *errors)
     setrlimit(RLIMIT_CORE, &no_core);
     dup2(fileno(errors), STDERR_FILENO);
     fclose(errors);
-    alarm(under_valgrind() ? 10 * PATIENCE_S : PATIENCE_S);
+    alarm(under_valgrind() ? 3 * PATIENCE_S : PATIENCE_S);
     test->run();
     exit(0);
 }

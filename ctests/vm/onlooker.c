@@ -41,7 +41,7 @@
 #pragma weak xlevent_stats
 
 /* Far longer than xenstored needs from one firing to the next, also where something else holds the machine up. */
-enum { QUIET_MS = 1000 };
+enum { QUIET_MS = 3000 };
 
 struct watched {
     uint32_t domid;

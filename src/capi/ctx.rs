@@ -40,8 +40,7 @@ pub type libxl_ctx = libxl__ctx;
 ///
 /// Returns 0, ERROR_VERSION for another version, ERROR_INVAL for a NULL `pctx`, or ERROR_FAIL (no hypervisor, no
 /// xenstored, no permission, no descriptors left, or libxenlight is there and another copy of this library in front of it;
-/// the log says which). On any error `*pctx` is NULL and nothing is
-/// left behind.
+/// the log says which, and where that copy is). On any error `*pctx` is NULL and nothing is left behind.
 ///
 /// # Safety
 ///
@@ -66,10 +65,10 @@ pub unsafe extern "C" fn libxl_ctx_alloc(
             None => Arc::new(NullLog),
         };
         let opened = match (version, companion::find()) {
-            (LIBXL_VERSION, Some(_)) if companion::another_in_front() => Err(Refusal::Ours(Error::Failed(
-                "another copy of this library stands in front of libxenlight; one alone can".to_owned(),
-            ))),
-            (LIBXL_VERSION, Some(real)) => open_beside(real, flags, lg, &sink),
+            (LIBXL_VERSION, Some(real)) => match companion::another_in_front(real) {
+                Some(why) => Err(Refusal::Ours(Error::Failed(why))),
+                None => open_beside(real, flags, lg, &sink),
+            },
             (LIBXL_VERSION, None) => open_alone(&sink),
             (other, _) => Err(Refusal::Ours(Error::Version(other))),
         };

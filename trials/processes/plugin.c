@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A plugin with the library linked into it, statically, and nothing of that to be seen from outside but by this function.
+ * A plugin with the library linked into it, statically, and nothing of that to be seen from outside but by this function. Also
+ * linked into programs, which then call the copy that they were linked with, whatever has been preloaded.
  */
 #include <stddef.h>
 #include <string.h>

@@ -12,6 +12,8 @@
  *   beside FILE         another file, or a plugin, where a copy is in front of libxenlight already
  *   namespace FILE      with dlmopen; FILE brings the simulated host along
  *   linked              what this program is linked with
+ *   own works|told [FILE...]         the same, or the copy inside this program (plugin.c), after these files have been loaded
+ *   other works|told FILE [FILE...]  that copy, after the other files have been loaded; told: that another one is in front
  *   forks N FILE        N forks while events flow, of children that go on with the library or not
  *   jail DIR FILE       chroot to DIR, no /proc, and no longer root, with a context that is open
  *   kernel FILE         a kernel that refuses calls (seccomp)
@@ -78,17 +80,32 @@ struct copy {
     FUNCTIONS(MEMBER)
 };
 
-static struct copy functions_of(void *handle)
+/* That of plugin.c, where that is a part of this program. */
+__attribute__((weak)) void *plugin_symbol(const char *name);
+
+static struct copy functions_by(void *(*symbol)(const char *), void *handle)
 {
-    void *(*plugin_symbol)(const char *);
     struct copy copy;
 
-    *(void **)&plugin_symbol = dlsym(handle, "plugin_symbol");
 #define FIND(name)                                                                                                     \
-    if (!(*(void **)&copy.name = plugin_symbol ? plugin_symbol(#name) : dlsym(handle, #name)))                         \
+    if (!(*(void **)&copy.name = symbol ? symbol(#name) : dlsym(handle, #name)))                                       \
         fail(__LINE__, #name, 0);
     FUNCTIONS(FIND)
     return copy;
+}
+
+static struct copy functions_of(void *handle)
+{
+    void *(*symbol)(const char *) = NULL;
+
+    if (handle != RTLD_DEFAULT)
+        *(void **)&symbol = dlsym(handle, "plugin_symbol");
+    return functions_by(symbol, handle);
+}
+
+static struct copy own_functions(void)
+{
+    return functions_by(plugin_symbol, RTLD_DEFAULT);
 }
 
 static void *load(const char *file, int flags)
@@ -380,6 +397,51 @@ static void two_copies(char **files)
     use(&copies[1]);
 }
 
+/* It works, or says which copy is in front of libxenlight, and leaves nothing behind. */
+static void one_copy(const struct copy *copy, const char *expected)
+{
+    libxl_ctx *ctx = (libxl_ctx *)&logger;
+    int lines = logged;
+    long fds;
+
+    if (strcmp(expected, "works") == 0) {
+        use(copy);
+        IS(logged, lines);
+        return;
+    }
+    fds = entries("/proc/self/fd");
+    IS(copy->libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
+    CHECK(ctx == NULL);
+    IS(logged, lines + 1);
+    if (!strstr(last_line, "another copy") || !strstr(last_line, "LD_PRELOAD"))
+        fail(__LINE__, last_line, 0);
+    IS(entries("/proc/self/fd"), fds);
+    /* Without a logger, too. */
+    IS(copy->libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, NULL), ERROR_FAIL);
+}
+
+static void own(const char *expected, char **files)
+{
+    struct copy copy = own_functions();
+
+    for (; *files; files++)
+        load(*files, RTLD_LOCAL);
+    one_copy(&copy, expected);
+}
+
+static void other(const char *expected, char **files)
+{
+    struct copy copy;
+    char **file;
+
+    for (file = files + 1; *file; file++)
+        load(*file, RTLD_LOCAL);
+    copy = functions_of(load(files[0], RTLD_LOCAL));
+    one_copy(&copy, expected);
+    /* A second one, now that something is known of the first. */
+    one_copy(&copy, expected);
+}
+
 /* Two are in front, and one of them is it; others are told. libxenlight is there. */
 static void beside_libxenlight(int count, char **files)
 {
@@ -663,7 +725,11 @@ int main(int argc, char **argv)
         struct copy copy = functions_of(RTLD_DEFAULT);
 
         use(&copy);
-    } else if (strcmp(trial, "forks") == 0 && argc == 4)
+    } else if (strcmp(trial, "own") == 0 && argc >= 3)
+        own(argv[2], argv + 3);
+    else if (strcmp(trial, "other") == 0 && argc >= 4)
+        other(argv[2], argv + 3);
+    else if (strcmp(trial, "forks") == 0 && argc == 4)
         many_forks(atoi(argv[2]), argv[3]);
     else if (strcmp(trial, "jail") == 0 && argc == 4)
         IS(in_child(lock_in, argv + 2), 0);

@@ -39,7 +39,7 @@ in_wiring() {
 not_in_wiring() {
     local wiring=$1 what=$2 program=$3 status=0
     shift 3
-    LD_LIBRARY_PATH=$TRIAL_STAGE/lib:$TRIAL_RELEASE timeout --kill-after=10 600 "$TRIAL_OUT/$wiring/$program" "$@" \
+    LD_LIBRARY_PATH=$TRIAL_STAGE/lib:$TRIAL_RELEASE timeout --kill-after=10 3600 "$TRIAL_OUT/$wiring/$program" "$@" \
         >"$TRIAL_OUT/spoilt" 2>&1 || status=$?
     if [ "$status" -eq 1 ] && grep -q '^FAIL ' "$TRIAL_OUT/spoilt"; then
         echo "PASS $what"

@@ -32,7 +32,7 @@ struct generator {
     int8_t *steps;
 };
 
-unsigned patience_s = 120;
+unsigned patience_s = 600;
 enum spoil spoil;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -275,7 +275,9 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc > 4) {
         spoil = strcmp(argv[4], "lose") == 0 ? SPOILT_BY_LOSS : SPOILT_BY_REPETITION;
-        patience_s = 10;
+        /* What is lost is waited for in vain. */
+        if (spoil == SPOILT_BY_LOSS)
+            patience_s = 10;
     }
     printf("    seed %llu\n", (unsigned long long)seed);
     chance.state = seed;

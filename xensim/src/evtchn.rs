@@ -8,9 +8,9 @@
 //! - A port delivers once and is then masked until its owner unmasks it. What comes meanwhile is remembered as one bit,
 //!   and delivered when it is unmasked. So a FIFO never holds more than one number per port, and a burst costs one
 //!   delivery.
-//! - Whoever is about to write a port's number says so in the port's word until it is written: he may be killed before. Who
-//!   raises the next event, or waits for this one to be dealt with, finds that, and writes it if it is still so after a
-//!   time in which the living have long written it.
+//! - Whoever is about to write a port's number says so in the port's word, with the number of his process, until it is
+//!   written: he may be killed before. Who raises the next event, or waits for this one to be dealt with, finds that, waits
+//!   while he lives, and takes his place if he doesn't.
 //! - A port's word changes by compare-and-swap only. Slots of handles are given and taken under the table's lock.
 //! - A process that is gone is known by its FIFO having no reader. Its slot and ports are taken back when a slot is
 //!   needed, and when someone wants its virtual interrupt.
@@ -36,10 +36,13 @@ const USED: u64 = 1 << 0;
 const MASKED: u64 = 1 << 1;
 const PENDING: u64 = 1 << 2;
 const IS_VIRQ: u64 = 1 << 3;
-/// Somebody is about to write the number, or was when he died.
+/// The process [`WRITER_SHIFT`] bits further up is about to write the number, or was when it died.
 const WRITING: u64 = 1 << 4;
-/// Who has been about to for so long is dead, or as good as that. It takes microseconds.
-const DEAD_AFTER: Duration = Duration::from_millis(200);
+/// Who has been about to for so long never will, though there is a process of that number: it may be another by now, or run
+/// another program. It takes microseconds.
+const NEVER_AFTER: Duration = Duration::from_secs(20);
+const WRITER_SHIFT: u32 = 32;
+const WRITER_MASK: u64 = 0xffff_ffff << WRITER_SHIFT;
 const SLOT_SHIFT: u32 = 16;
 const SLOT_MASK: u64 = 0xffff << SLOT_SHIFT;
 
@@ -181,7 +184,7 @@ impl<'a> Channels<'a> {
         let next = |word: u64| match word {
             _ if word & USED == 0 => None,
             _ if word & MASKED != 0 => Some(word | PENDING),
-            _ => Some(word | MASKED | WRITING),
+            _ => Some(written_by_us(word) | MASKED),
         };
         match word.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) {
             Err(_) => Ok(false),
@@ -192,7 +195,9 @@ impl<'a> Channels<'a> {
 
     fn write_and_say_so(&self, slot: usize, port: u32) -> io::Result<bool> {
         let written = self.write(slot, port);
-        self.table.ports[port as usize].fetch_and(!WRITING, Ordering::AcqRel);
+        // Its owner may have seen to it meanwhile, and somebody else be about to write the next.
+        let ours = |word| (word == written_by_us(word)).then_some(word & !(WRITING | WRITER_MASK));
+        let _ = self.table.ports[port as usize].fetch_update(Ordering::AcqRel, Ordering::Acquire, ours);
         written
     }
 
@@ -205,18 +210,20 @@ impl<'a> Channels<'a> {
         }
     }
 
-    /// Waits until nobody is in the middle of delivering a virtual interrupt. For who has died there it is delivered.
+    /// Waits until nobody is in the middle of delivering a virtual interrupt, while he lives. For who has died there it is
+    /// delivered.
     pub fn finish_delivery(&self, virq: u32) -> io::Result<()> {
         let port = self.virq_port(virq);
         let Some(word) = self.table.ports.get(port as usize) else { return Ok(()) };
         let mut begin = None;
         loop {
-            let word = word.load(Ordering::Acquire);
-            if word & WRITING == 0 {
+            let now = word.load(Ordering::Acquire);
+            if now & WRITING == 0 {
                 return Ok(());
             }
-            if begin.get_or_insert_with(Instant::now).elapsed() > DEAD_AFTER {
-                return self.write_and_say_so(slot(word), port).map(|_| ());
+            let never = sys::has_ended(writer(now)) || begin.get_or_insert_with(Instant::now).elapsed() > NEVER_AFTER;
+            if never && word.compare_exchange(now, written_by_us(now), Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return self.write_and_say_so(slot(now), port).map(|_| ());
             }
             std::thread::sleep(Duration::from_micros(50));
         }
@@ -234,7 +241,8 @@ impl<'a> Channels<'a> {
         if self.owner(port) != Some(slot) {
             return Ok(());
         }
-        let before = self.table.ports[port as usize].fetch_and(!(MASKED | PENDING | WRITING), Ordering::AcqRel);
+        let before =
+            self.table.ports[port as usize].fetch_and(!(MASKED | PENDING | WRITING | WRITER_MASK), Ordering::AcqRel);
         if before & PENDING != 0 {
             self.deliver(port)?;
         }
@@ -286,6 +294,17 @@ impl<'a> Channels<'a> {
         }
         Ok(())
     }
+}
+
+/// The word of a port whose number this process is about to write.
+fn written_by_us(word: u64) -> u64 {
+    word & !WRITER_MASK | WRITING | u64::from(std::process::id()) << WRITER_SHIFT
+}
+
+/// The process that is about to, or was.
+fn writer(word: u64) -> libc::pid_t {
+    // A process's number is positive and has come from one.
+    ((word & WRITER_MASK) >> WRITER_SHIFT) as libc::pid_t
 }
 
 fn slot(word: u64) -> usize {
@@ -350,9 +369,13 @@ mod tests {
         let channels = Channels::new(&fixture.table, fixture.dir());
         let (fifo, slot) = open(&fixture, &channels);
         let port = channels.bind(slot, Binding::Virq(VIRQ_DOM_EXC)).unwrap();
-        let begin_and_die = || {
-            fixture.table.ports[port as usize].fetch_or(MASKED | WRITING, Ordering::AcqRel);
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let begin = |pid: u32| {
+            let word = MASKED | WRITING | u64::from(pid) << WRITER_SHIFT;
+            fixture.table.ports[port as usize].fetch_or(word, Ordering::AcqRel);
         };
+        let begin_and_die = || begin(dead.id());
         let deliveries = || {
             let mut count = 0;
             while !channels.is_settled(VIRQ_DOM_EXC) {
@@ -371,6 +394,41 @@ mod tests {
         begin_and_die();
         assert!(channels.raise(VIRQ_DOM_EXC).unwrap());
         assert_eq!(deliveries(), 2, "his, and the one that was raised");
+        // Several that wait for one who has died write it once.
+        begin_and_die();
+        std::thread::scope(|scope| {
+            let waits = || channels.finish_delivery(VIRQ_DOM_EXC).unwrap();
+            (0..4).for_each(|_| drop(scope.spawn(waits)));
+        });
+        assert_eq!(deliveries(), 1);
+        // One that has ended and hasn't been reaped is dead too.
+        let mut unreaped = std::process::Command::new("true").spawn().unwrap();
+        begin(unreaped.id());
+        channels.finish_delivery(VIRQ_DOM_EXC).unwrap();
+        assert_eq!(deliveries(), 1);
+        unreaped.wait().unwrap();
+    }
+
+    #[test]
+    fn who_lives_is_waited_for_and_nobody_writes_in_his_place() {
+        let fixture = Fixture::new();
+        let channels = Channels::new(&fixture.table, fixture.dir());
+        let (fifo, slot) = open(&fixture, &channels);
+        let port = channels.bind(slot, Binding::Virq(VIRQ_DOM_EXC)).unwrap();
+        let word = &fixture.table.ports[port as usize];
+        word.fetch_or(MASKED | WRITING | u64::from(std::process::id()) << WRITER_SHIFT, Ordering::AcqRel);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| channels.finish_delivery(VIRQ_DOM_EXC).unwrap());
+            // Longer than it takes; of one that would write after some time nothing is known.
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!waits.is_finished());
+            assert_eq!(ports(&fifo), []);
+            channels.write_and_say_so(slot, port).unwrap();
+            waits.join().unwrap();
+        });
+        assert_eq!(ports(&fifo), [port]);
+        channels.unmask(slot, port).unwrap();
+        assert!(channels.is_settled(VIRQ_DOM_EXC));
     }
 
     #[test]

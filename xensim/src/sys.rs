@@ -104,6 +104,21 @@ pub fn pidfd_open(pid: libc::pid_t) -> io::Result<Fd> {
     Ok(unsafe { Fd::from_raw_fd(fd) })
 }
 
+/// Whether no process has this number, or one that has ended and is still to be reaped. Allocates nothing.
+pub fn has_ended(pid: libc::pid_t) -> bool {
+    let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ESRCH);
+    match pidfd_open(pid) {
+        Ok(pidfd) => {
+            let mut polled = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one entry, which is ours.
+            retry(|| unsafe { libc::poll(&mut polled, 1, 0) }).is_ok_and(|ready| ready == 1)
+        }
+        Err(error) if gone(&error) => true,
+        // No descriptor left, or a kernel or valgrind that does not know the call.
+        Err(_) => kill(pid, 0).is_err_and(|error| gone(&error)),
+    }
+}
+
 /// Sends a signal to the process that the descriptor is for, and never to another that got its number.
 pub fn pidfd_send_signal(pidfd: &impl AsRawFd, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: no siginfo is given.

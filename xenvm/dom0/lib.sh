@@ -9,7 +9,7 @@ set -uo pipefail
 
 passed=0
 failed=0
-limit=120   # seconds that a condition may take
+limit=600   # seconds that a condition may take, on a machine that is busy with much else
 
 # note KIND TEXT...: a line with the time, for who wants to know afterwards what
 # happened when; the page that `make report` writes shows it.

@@ -9,7 +9,7 @@
 # timeline (what happened when: note in dom0/lib.sh), observers/ (what each
 # program has seen that watched), logs/ (Xen's logs).
 
-boot_limit=${XLEVENT_VM_BOOT_LIMIT:-300}
+boot_limit=${XLEVENT_VM_BOOT_LIMIT:-1200}
 memory_mib=${XLEVENT_VM_MEMORY:-3072}
 clock=${XLEVENT_VM_CLOCK:-host}
 

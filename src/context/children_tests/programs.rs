@@ -3,6 +3,19 @@
 
 use super::*;
 
+/// The outcome of a script whose time is up after it has said so many lines: if it comes to that later, it has more time.
+fn run_when_ready(context: &Context, script: &str, lines: usize) -> Outcome {
+    let mut limit = Duration::from_millis(300);
+    loop {
+        let outcome = run(context, &sh(script).time_limit(limit).grace(Duration::from_millis(50)));
+        if text(&outcome).lines().count() >= lines {
+            return outcome;
+        }
+        assert!(limit < PATIENCE, "{outcome:?}");
+        limit *= 4;
+    }
+}
+
 tests! {
     fn a_program_has_its_output_and_its_status_told() {
         let (context, _log) = context();
@@ -63,9 +76,7 @@ tests! {
 
     fn one_that_does_not_listen_is_killed_with_all_that_it_has_started() {
         let (context, _log) = context();
-        let script = "trap '' TERM; sleep 1000 & echo $!; while :; do wait; done";
-        let command = sh(script).time_limit(Duration::from_millis(300)).grace(Duration::from_millis(50));
-        let outcome = run(&context, &command);
+        let outcome = run_when_ready(&context, "trap '' TERM; sleep 1000 & echo $!; while :; do wait; done", 1);
         assert_eq!((outcome.end, outcome.timed_out), (End::Signalled(libc::SIGKILL), true));
         let left: pid_t = text(&outcome).trim().parse().unwrap();
         drive_until(&context, || !lives(left));
@@ -73,8 +84,7 @@ tests! {
 
     fn what_ignores_the_end_of_its_leader_is_killed_too() {
         let (context, _log) = context();
-        let script = "(trap '' TERM; echo ready; exec sleep 1000) & echo $!; wait";
-        let outcome = run(&context, &sh(script).time_limit(Duration::from_millis(300)));
+        let outcome = run_when_ready(&context, "(trap '' TERM; echo ready; exec sleep 1000) & echo $!; wait", 2);
         assert_eq!((outcome.end, outcome.timed_out), (End::Signalled(libc::SIGTERM), true));
         let left: pid_t = text(&outcome).lines().find_map(|line| line.parse().ok()).unwrap();
         drive_until(&context, || !lives(left));

@@ -55,7 +55,7 @@ static inline int run_tests(const struct test *tests, size_t count, int argc, ch
             xensim_host *host = xensim_up(0);
 
             /* Nothing here may take so long; a hang is a failure with a name. */
-            alarm(120);
+            alarm(600);
             CHECK(host != NULL);
             tests[i].run(host);
             CHECK_EQUAL(xensim_down(host), 0);
