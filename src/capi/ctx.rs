@@ -176,6 +176,11 @@ pub unsafe extern "C" fn libxl_ctx_free(ctx: *mut libxl_ctx) -> c_int {
         };
         context.close();
         let rc = match real(ctx) {
+            // It would close the numbers of its descriptors, which may be the application's by now.
+            Some(_) if context.is_beside() && context.is_stolen() => {
+                context.log(&Line::new(Level::Warn, "libxl_ctx_free: libxenlight's context is left as it is"));
+                0
+            }
             // SAFETY: opened by `open_beside`; freed once, as the registry knew it.
             Some((real, ctx)) if context.is_beside() => unguarded(|| unsafe { (real.libxl_ctx_free)(ctx) }),
             _ => 0,

@@ -10,6 +10,7 @@ use super::handle::{context, failed, invalid};
 use super::osevent::occurrence;
 use crate::abi::*;
 use crate::event::Event;
+use crate::reactor::stolen;
 
 /// Gives the one descriptor that a context's work announces itself by, for epoll, libuv, GLib, select or an async runtime.
 ///
@@ -44,7 +45,8 @@ pub unsafe extern "C" fn xlevent_get_fd(ctx: *mut libxl_ctx) -> c_int {
             Ok(context) => context,
             Err(rc) => return rc,
         };
-        context.fd().map_or_else(|error| failed(&context, name, &error), |fd| fd.as_raw_fd())
+        let fd = context.check_descriptors().and_then(|()| context.fd());
+        fd.map_or_else(|error| failed(&context, name, &error), |fd| fd.as_raw_fd())
     })
 }
 
@@ -107,6 +109,9 @@ pub unsafe extern "C" fn xlevent_dispatch(
                 unsafe { handle(user, event.as_ptr()) };
             }
         });
+        if count == 0 && context.is_stolen() {
+            return failed(&context, name, &stolen());
+        }
         count.try_into().unwrap_or(c_int::MAX)
     })
 }

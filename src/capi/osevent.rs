@@ -44,7 +44,7 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
     now: timeval,
 ) -> c_int {
     brief_entry!("libxl_osevent_beforepoll", ERROR_FAIL, {
-        let (name, _) = ("libxl_osevent_beforepoll", now);
+        let name = "libxl_osevent_beforepoll";
         let context = match context(name, ctx) {
             Ok(context) => context,
             Err(rc) => return rc,
@@ -53,6 +53,11 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
         let Some(room) = (unsafe { nfds_io.as_mut() }).filter(|_| !timeout_upd.is_null()) else {
             return invalid(&context, name, "the place for the number or for the timeout is NULL");
         };
+        let tenth = (now.tv_sec as u64).wrapping_mul(10).wrapping_add(now.tv_usec as u64 / 100_000);
+        if context.is_stolen() || context.is_check_due(tenth) && uncancelled(|| context.check_descriptors()).is_err() {
+            *room = 0;
+            return 0;
+        }
         let have = std::mem::replace(room, 1);
         if have < 1 {
             return ERROR_BUFFERFULL;
@@ -69,6 +74,10 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
         match fd {
             Ok(fd) => {
                 *entry = pollfd { fd, events: libc::POLLIN, revents: 0 };
+                0
+            }
+            Err(_) if context.is_stolen() => {
+                *room = 0;
                 0
             }
             Err(error) => {
@@ -114,7 +123,9 @@ pub unsafe extern "C" fn libxl_osevent_afterpoll(ctx: *mut libxl_ctx, nfds: c_in
         let Some(ours) = context.known_fd() else { return };
         let Some(entry) = fds.iter().find(|entry| entry.fd == ours && entry.revents != 0) else { return };
         if entry.revents & libc::POLLNVAL != 0 {
-            invalid(&context, name, "the library's descriptor has been closed by someone else");
+            if uncancelled(|| context.check_descriptors()).is_ok() {
+                invalid(&context, name, "the library's descriptor is said to be closed, and is open");
+            }
             return;
         }
         uncancelled(|| context.occurred());
@@ -300,8 +311,13 @@ pub unsafe extern "C" fn libxl_osevent_occurred_fd(
         let (name, _) = ("libxl_osevent_occurred_fd", events);
         let Some(context) = occurrence(name, ctx) else { return };
         // Anything else is late, or made up. Whether there is something to do, the descriptor itself knows.
-        if for_libxl.addr() == ctx.addr() && Some(fd) == context.known_fd() && revents & libc::POLLNVAL == 0 {
+        if for_libxl.addr() != ctx.addr() || Some(fd) != context.known_fd() {
+            return;
+        }
+        if revents & libc::POLLNVAL == 0 {
             context.occurred();
+        } else if context.check_descriptors().is_ok() {
+            invalid(&context, name, "the library's descriptor is said to be closed, and is open");
         }
     })
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::targets::{Subject, Targets};
 use crate::evgen::vbd::Frontend;
-use crate::reactor::{Monotonic, TimerId, now};
+use crate::reactor::{Monotonic, TimerId, now, stolen};
 use crate::sync::{MutexGuard, this_thread};
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Hypervisor;
@@ -100,10 +100,10 @@ const NO_DOMAIN_IN_PARTICULAR: Subject = Subject::Domain(DOMID_LIMIT);
 /// libxenstore reads in a thread of its own. If that ends for a reason of its own, as when there is no memory for a message,
 /// or after a request that could not be written, nobody is told, and the daemon is still there. So the connection is looked at
 /// so often, without asking the daemon; with many contexts each seldomer, so that a process isn't woken more often.
-const PULSE: Duration = Duration::from_secs(10);
+pub(super) const PULSE: Duration = Duration::from_secs(10);
 
 /// And each at least once in so many pulses.
-const PULSES_AT_MOST: usize = 60;
+pub(super) const PULSES_AT_MOST: usize = 60;
 
 /// An outage of this length is a disaster, though none that ends a program which can't be told of it. Trying goes on after it.
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
@@ -133,6 +133,7 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
+        self.refuse_if_stolen()?;
         if state.armed && state.gate.is_none() && state.targets.covers(subject) {
             return Ok(false);
         }
@@ -152,6 +153,9 @@ impl Context {
     }
 
     pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>, subject: Option<Subject>) -> Result<()> {
+        if !self.reactor.is_ours() || !self.store_is_ours(state) {
+            return Err(stolen());
+        }
         self.register_in_gate(state)?;
         self.forget_store_pointer();
         let store = state.store.take();
@@ -219,6 +223,7 @@ impl Context {
                 state.timers.remove(pulse);
             }
             neighbours::leave(&self.me);
+            self.store_is_ours(state);
             self.end_outage(state);
             let targets = state.targets.take();
             self.forget_store_pointer();
@@ -282,7 +287,7 @@ impl Context {
         }
     }
 
-    fn release_in_gate(&self, state: &mut MutexGuard<'_, State>) {
+    pub(super) fn release_in_gate(&self, state: &mut MutexGuard<'_, State>) {
         if state.armed || !state.companion.is_empty() || !state.children.is_idle() || !state.registered {
             return;
         }
@@ -322,7 +327,7 @@ impl Context {
     }
 
     /// xenstored is back, or needn't be; how long it was away.
-    fn end_outage(&self, state: &mut State) -> Duration {
+    pub(super) fn end_outage(&self, state: &mut State) -> Duration {
         let Some(outage) = state.outage.take() else { return Duration::ZERO };
         outage.timer.map(|timer| state.timers.remove(timer));
         state.outbox.extend(outage.lost.map(Item::Close));

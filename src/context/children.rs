@@ -72,6 +72,16 @@ impl Children {
         self.running.len()
     }
 
+    /// SIGCHLD is a source.
+    pub(super) fn catches_sigchld(&self) -> bool {
+        self.sigchld.is_some()
+    }
+
+    /// There is a child of this number.
+    pub(super) fn knows(&self, id: u32) -> bool {
+        self.running.contains_key(&id)
+    }
+
     /// There are, or are about to be, children of ours.
     fn exist(&self) -> bool {
         self.starting > 0 || !self.running.is_empty()
@@ -141,6 +151,7 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
+        self.refuse_if_stolen()?;
         self.register_descriptor(&mut state)?;
         state.children.starting += 1;
         if self.settle_sigchld(&mut state) {
@@ -289,7 +300,7 @@ impl Context {
 
     /// Begins or ends to catch SIGCHLD, as is wanted now; whether it has begun.
     fn settle_sigchld(&self, state: &mut State) -> bool {
-        let wanted = state.children.want_sigchld() && !self.is_beside() && !state.closed;
+        let wanted = state.children.want_sigchld() && !self.is_beside() && !state.closed && !self.is_stolen();
         match (wanted, state.children.sigchld.take()) {
             (true, None) => match self.subscribe() {
                 Ok(subscriber) => {

@@ -76,6 +76,7 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
+        self.refuse_if_stolen()?;
         if !self.enter_gate(&mut state) {
             return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
         }

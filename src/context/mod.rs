@@ -9,7 +9,7 @@
 //!   libxenlight's descriptors and timeouts, `subscribers` tell users of one context apart, `eject` looks at drives, `states`
 //!   at suspended domains, `targeting` sets the watches for domains, `neighbours` are the other contexts of the process,
 //!   `children` has the child processes, `operations` and their `tasks` are what is under way with devices, `suspend` makes a
-//!   node for it, `stats` is what was counted.
+//!   node for it, `stats` is what was counted, `theft` is what becomes of a context whose descriptors the application has closed.
 
 mod arming;
 mod children;
@@ -34,6 +34,9 @@ mod targeting;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
+mod theft;
+#[cfg(test)]
+mod theft_tests;
 mod turn;
 mod waiting;
 
@@ -104,6 +107,8 @@ pub struct Context {
     arrived: Condvar,
     /// The application has called libxenlight since the last turn: something may have happened that it knows of.
     stirred: AtomicBool,
+    /// When the descriptors were last looked at.
+    checked: theft::Checked,
     /// Copies for a forked child, which can't take the lock: another thread of the parent's may have held it.
     inherited: Inherited,
     /// This is a forked child, and the context is one that its parent's threads were using.
@@ -176,6 +181,10 @@ struct State {
     /// The application's loop is in a call of ours that it will follow with a look at the queue.
     application_here: bool,
     closed: bool,
+    /// Turns in a row in which nothing was ready but what nobody knows.
+    stray_turns: u32,
+    /// The application has closed our descriptors: nothing is served any more.
+    dismantled: bool,
 }
 
 impl State {
@@ -252,6 +261,8 @@ impl Context {
             application_woken: false,
             application_here: false,
             closed: false,
+            stray_turns: 0,
+            dismantled: false,
         };
         let reactor = Reactor::new(turn::Token::Timer.into())?;
         Ok(Arc::new_cyclic(|me| Context {
@@ -263,6 +274,7 @@ impl Context {
             settled: Condvar::new(),
             arrived: Condvar::new(),
             stirred: AtomicBool::new(false),
+            checked: theft::Checked::default(),
             inherited,
             left_behind: atomic::AtomicBool::new(false),
             libxl,
@@ -347,9 +359,10 @@ impl Context {
         let result = self.arm(&mut state, subject).and_then(|newly_armed| {
             // Arming waits at times. The subscriber may have gone.
             let recipient = state.recipient(subscriber)?;
-            let key = add(&mut state.domains, recipient);
             self.look_at_new_generator(&mut state, newly_armed);
-            Ok(key)
+            // It was found there, if nowhere else.
+            self.refuse_if_stolen()?;
+            Ok(add(&mut state.domains, recipient))
         });
         if result.is_err() {
             self.disarm(&mut state);
@@ -389,6 +402,10 @@ impl Context {
     /// Before libxenlight frees the context beside ours: no more events, threads in `wait` return.
     pub fn close(&self) {
         let mut state = self.state.lock();
+        self.store_is_ours(&state);
+        if !self.reactor.is_ours() {
+            self.dismantle(&mut state);
+        }
         state.closed = true;
         state.domains = Domains::default();
         self.plan_resume_look(&mut state);
@@ -417,8 +434,10 @@ impl Context {
     /// dropped.
     fn abandon(&self) {
         let take = |pointer: &AtomicPtr<u8>| pointer.swap(std::ptr::null_mut(), Ordering::Relaxed);
-        // What is left open instead ends with an exec, or with this process.
-        if !forkguard::locks_may_be_taken() {
+        // What is left open instead ends with an exec, or with this process. Where the parent had closed descriptors of ours,
+        // these numbers may be the application's.
+        let ours = self.reactor.is_ours();
+        if ours && !forkguard::locks_may_be_taken() {
             // SAFETY: handles of the parent's, which this process leaves to it.
             unsafe {
                 store::abandon(take(&self.inherited.store));
@@ -426,7 +445,7 @@ impl Context {
             }
         }
         let hangup = self.inherited.hangup.swap(-1, Ordering::Relaxed);
-        for fd in self.reactor.descriptors().chain([hangup]) {
+        for fd in self.reactor.descriptors().into_iter().chain([hangup].into_iter().filter(|_| ours)) {
             // SAFETY: descriptors of our own that nothing in this process uses any more, or -1.
             unsafe { libc::close(fd) };
         }

@@ -70,6 +70,19 @@ impl From<u64> for Token {
     }
 }
 
+impl State {
+    /// Whether there is what this token stands for.
+    fn knows(&self, token: Token) -> bool {
+        match token {
+            Token::Timer => true,
+            Token::Watch | Token::Hangup => self.store.is_some(),
+            Token::Sigchld => self.children.catches_sigchld(),
+            Token::ChildEnd(id) | Token::ChildOutput(id) => self.children.knows(id),
+            Token::Libxl { fd, version } => self.companion.knows(fd, version),
+        }
+    }
+}
+
 /// What a token can carry of a version.
 pub(super) const VERSION_MASK: u32 = u32::MAX >> 1;
 
@@ -122,13 +135,18 @@ impl Context {
     /// A turn for the application's own loop, which has found our descriptor readable.
     pub fn occurred(&self) {
         let mut state = self.state.lock();
-        if state.application_woken {
+        let announced = state.application_woken;
+        if announced {
             state.application_woken = false;
             self.reactor.quiet_application();
         }
         state.application_here = true;
-        self.turn(&mut state);
+        let found_nothing = self.turn(&mut state) == 0;
         state.application_here = false;
+        if found_nothing && !announced {
+            // As when the number is another file's.
+            self.reactor.outer_is_ours();
+        }
         self.flush(state);
     }
 
@@ -137,13 +155,17 @@ impl Context {
         self.state.lock().timers.earliest().is_some_and(|deadline| deadline <= now())
     }
 
-    /// Takes in what is ready.
-    pub(super) fn turn(&self, state: &mut State) {
+    /// Takes in what is ready; how much that was.
+    pub(super) fn turn(&self, state: &mut State) -> usize {
         self.stirred.store(false, Ordering::Relaxed);
         state.counts.turns += 1;
         let (mut all, mut fresh, mut asked) = (false, false, false);
+        let (mut ready_count, mut strays) = (0, 0);
         for ready in self.reactor.ready() {
-            match Token::from(ready.token) {
+            ready_count += 1;
+            let token = Token::from(ready.token);
+            strays += usize::from(!state.knows(token));
+            match token {
                 Token::Watch => {
                     let looks = self.drain_watches(state);
                     all |= looks.all;
@@ -196,6 +218,9 @@ impl Context {
                 }
             }
         }
+        if ready_count > 0 {
+            self.note_strays(state, strays == ready_count);
+        }
         if fresh {
             state.fresh_due = false;
         }
@@ -204,12 +229,17 @@ impl Context {
         } else if fresh || asked {
             self.scan(state, false);
         }
+        ready_count
     }
 
     /// Takes all firings off xenstored's queue, so that a burst is one scan; says what there is to look at. Drives whose
     /// watches have fired are looked at from the outbox.
     pub(super) fn drain_watches(&self, state: &mut State) -> Looks {
         let mut looks = Looks::default();
+        // Taking one reads from libxenstore's pipe.
+        if !self.store_is_ours(state) {
+            return looks;
+        }
         for _ in 0..FIRINGS_AT_ONCE {
             let firing = match state.store.as_ref().map(Store::take_firing) {
                 Some(Ok(Some(firing))) => firing,
@@ -260,7 +290,8 @@ impl Context {
 
     /// Asks the hypervisor about all watched domains, or about those of new generators and those asked for.
     pub(super) fn scan(&self, state: &mut State, all: bool) {
-        if state.domains.is_empty() {
+        // What libxenctrl has the number of may be the application's then.
+        if state.domains.is_empty() || self.is_stolen() {
             return;
         }
         match all {
@@ -287,7 +318,7 @@ impl Context {
 
     /// Goes through all watched domains in a look that was taken with this context's lock held.
     pub(super) fn scan_found(&self, state: &mut State, found: &mut Result<Snapshot, Errno>) {
-        if state.domains.is_empty() {
+        if state.domains.is_empty() || self.is_stolen() {
             return;
         }
         state.counts.scans += 1;
@@ -314,6 +345,10 @@ impl Context {
     /// Nothing is lost by a failed scan, since state is looked at, not counted; so it is simply tried again: once, however many
     /// have failed by then. Each firing meanwhile is a try, too.
     fn scan_failed(&self, state: &mut State, errno: Errno) {
+        // Another reason than the hypervisor's.
+        if !self.reactor.is_ours() {
+            return;
+        }
         let what = "asking the hypervisor for its domains";
         let transient = matches!(errno, Errno::EINTR | Errno::EAGAIN | Errno::EBUSY | Errno::ENOMEM);
         let tries = state.failed_scans;

@@ -59,6 +59,11 @@ pub trait LogSink: Send + Sync {
     /// Writes one line. Its text may quote what a guest has written, as it is: before somebody reads it on a terminal, or line
     /// by line, it has to be made [`printable`].
     fn write(&self, line: &Line);
+
+    /// It drops every line.
+    fn is_silent(&self) -> bool {
+        false
+    }
 }
 
 /// Drops every line: for contexts that were made without a logger.
@@ -67,6 +72,10 @@ pub struct NullLog;
 
 impl LogSink for NullLog {
     fn write(&self, _line: &Line) {}
+
+    fn is_silent(&self) -> bool {
+        true
+    }
 }
 
 /// Writes to standard error: where there is no logger to be had, such as for a call with an unknown context.
