@@ -16,7 +16,7 @@ use super::outbox::Item;
 use super::targeting::{DOMAIN_TOKEN, INTRODUCE_TOKEN, RELEASE_TOKEN, Wanted, unwatch, watch_domains};
 use super::tasks::TaskId;
 use super::turn::{Later, Token};
-use super::{Context, State, log_later, neighbours};
+use super::{Context, State, neighbours};
 use crate::error::{Error, Result};
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::targets::{Subject, Targets};
@@ -25,7 +25,7 @@ use crate::reactor::{Monotonic, TimerId, now, stolen};
 use crate::sync::{MutexGuard, this_thread};
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Hypervisor;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 use crate::xen::store::Store;
 
 /// What a watch is for. Its token says so; xenstored and its logs see it.
@@ -164,7 +164,7 @@ impl Context {
         let connected = MutexGuard::unlocked(state, || {
             let hypervisor = if need_hypervisor {
                 let (hypervisor, lines) = Hypervisor::open();
-                lines.iter().for_each(|line| self.log.write(line));
+                lines.iter().for_each(|line| self.log(line));
                 Some(hypervisor?)
             } else {
                 None
@@ -313,6 +313,7 @@ impl Context {
         self.remember_connections(state);
         store.connection().mark_broken();
         let line = Line::new(Level::Warn, format!("{how}; waiting for it to come back"));
+        let line = line.of(Kind::News("xenstored is lost"));
         state.outbox.push_back(Item::Log(line));
         self.end_outage(state);
         state.outage = Some(Outage::new(Some(store)));
@@ -359,7 +360,8 @@ impl Context {
                     state.retarget_later();
                     state.tasks_reconnected();
                     let text = format!("xenstored is back after {:.1} s", self.end_outage(&mut state).as_secs_f64());
-                    log_later(&mut state, Level::Info, text);
+                    let line = Line::new(Level::Info, text).of(Kind::News("xenstored is back"));
+                    state.outbox.push_back(Item::Log(line));
                 }
                 Err(error) => self.still_out(&mut state, &error),
             }

@@ -24,7 +24,7 @@ use crate::childproc::{Answer, Command, Hooks, NoHooks, Outcome, Owner, describe
 use crate::error::{Error, Result};
 use crate::reactor::TimerId;
 use crate::sync::MutexGuard;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 
 /// Told once what has become of a child, without a lock held. May use the context.
 pub type Completion = Box<dyn FnOnce(Outcome) + Send>;
@@ -362,7 +362,8 @@ impl Context {
         match hooks.reaped(pid, status) {
             Answer::Noted => {}
             Answer::Unknown => {
-                self.log(&Line::new(Level::Warn, format!("child {pid}, which nobody knows, {}", describe(status))));
+                let text = format!("child {pid}, which nobody knows, {}", describe(status));
+                self.log(&Line::new(Level::Warn, text).of(Kind::Named("child, which nobody knows")));
             }
             Answer::Failed(rc) => {
                 let message =
@@ -381,7 +382,8 @@ impl Context {
             process::tell(pid, status);
             self.look_at_child(&mut state, id);
         } else {
-            log_later(&mut state, Level::Warn, format!("child {pid} has not ended: it {}", describe(status)));
+            let line = Line::new(Level::Warn, format!("child {pid} has not ended: it {}", describe(status)));
+            state.outbox.push_back(Item::Log(line.of(Kind::Named("child has not ended"))));
         }
         self.flush(state);
         Ok(true)

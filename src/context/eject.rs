@@ -21,7 +21,7 @@ use crate::evgen::disk_eject::{DiskEject, DriveId, Key, Seen, says_eject};
 use crate::evgen::vbd::{self, Frontend, c_value};
 use crate::reactor::now;
 use crate::sync::MutexGuard;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 use crate::xen::store::Connection;
 
 /// The node of a drive that is watched.
@@ -185,7 +185,7 @@ impl Context {
     /// Takes a drive's watch away.
     pub(super) fn unwatch_drive(&self, connection: &Connection, id: DriveId, frontend: Frontend) {
         if let Err(error) = connection.unwatch(&frontend.node(EJECT_NODE), &Watch::drive_token(id)) {
-            self.log.write(&Line::failure(Level::Warn, "giving up a watch", &error));
+            self.log(&Line::failure(Level::Warn, "giving up a watch", &error).of(Kind::Named("giving up a watch")));
         }
     }
 }

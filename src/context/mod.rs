@@ -58,7 +58,7 @@ use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
 use crate::stats::Counts;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, ReentrantMutex, ThreadId};
 use crate::xen::hypervisor::{self, Hypervisor};
-use crate::xen::log::{Level, Line, LogSink};
+use crate::xen::log::{Admitted, Level, Line, LogSink, Repeats};
 use crate::xen::store::{self, Store};
 
 pub use children::Completion;
@@ -97,6 +97,8 @@ pub struct Context {
     me: Weak<Context>,
     reactor: Reactor,
     log: Arc<dyn LogSink>,
+    /// What was written lately.
+    repeats: Repeats,
     /// Held while one thread retrieves, so that what a predicate looks at isn't given to another thread. Taken before
     /// `state`, and the only lock that is held while a predicate runs; a predicate may take it again.
     retrieval: ReentrantMutex<Retrieval>,
@@ -269,6 +271,7 @@ impl Context {
             me: me.clone(),
             reactor,
             log,
+            repeats: Repeats::new(),
             retrieval: ReentrantMutex::new(Retrieval::default()),
             state: Mutex::new(state),
             settled: Condvar::new(),
@@ -309,9 +312,24 @@ impl Context {
         self.libxl.is_some()
     }
 
-    /// Writes a line to the application's log. No lock of the caller's may be held.
+    /// Writes a line to the application's log, unless it repeats what has just been written. No lock of the caller's may be
+    /// held.
     pub fn log(&self, line: &Line) {
-        self.log.write(line);
+        if self.log.is_silent() {
+            return;
+        }
+        let Admitted { line, due } = self.repeats.admit(line, now());
+        if let Some(line) = line {
+            self.log.write(&line);
+        }
+        if let Some(due) = due {
+            self.schedule(&mut self.state.lock(), due, turn::Later::HeldLines);
+        }
+    }
+
+    /// What was held back of lines that have repeated, and whose minute is over; or all of it.
+    fn write_held_lines(&self, all: bool) {
+        self.repeats.held(now(), all).iter().for_each(|line| self.log.write(line));
     }
 
     /// Sends events whose type is in the hooks' mask to the application instead of into the queue. What is queued stays
@@ -428,6 +446,7 @@ impl Context {
         state.companion.clear();
         self.release_descriptor(&mut state);
         self.flush(state);
+        self.write_held_lines(true);
     }
 
     /// In a forked child: closes the descriptors without a word to anyone. The context must not be used again, nor

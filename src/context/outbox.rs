@@ -27,6 +27,8 @@ pub(super) enum Item {
     Event(Arc<dyn EventHooks>, Event),
     /// A line for the log.
     Log(Line),
+    /// The minute of lines that were held back is over.
+    HeldLines,
     /// Events may be missing from here on.
     Disaster { message: String, errno: i32 },
     /// The application has closed our descriptors, and is told so.
@@ -94,7 +96,8 @@ impl Context {
     fn perform(&self, item: Item) {
         match item {
             Item::Event(hooks, event) => hooks.event_occurs(event),
-            Item::Log(line) => self.log.write(&line),
+            Item::Log(line) => self.log(&line),
+            Item::HeldLines => self.write_held_lines(false),
             Item::Disaster { message, errno } => self.disaster(0, &message, errno),
             Item::LongOutage { message, errno } => {
                 // Who can't be told of it isn't ended for it: what happens meanwhile is told when xenstored is back.
@@ -137,7 +140,7 @@ impl Context {
     /// Writes it to the log and calls the disaster callback. False if there is none: then it stands on stderr too.
     fn tell_disaster(&self, event_type: u32, message: &str, errno: i32) -> bool {
         let line = disaster_line(message, errno);
-        self.log.write(&line);
+        self.log(&line);
         let told = self.call_disaster(event_type, message, errno);
         if !told {
             StderrLog.write(&line);
@@ -149,7 +152,7 @@ impl Context {
     /// logger.
     pub(super) fn tell_quietly(&self, message: &str, errno: i32) {
         let line = disaster_line(message, errno);
-        self.log.write(&line);
+        self.log(&line);
         if !self.call_disaster(0, message, errno) && self.log.is_silent() {
             StderrLog.write(&line);
         }
@@ -167,9 +170,6 @@ impl Context {
 }
 
 fn disaster_line(message: &str, errno: i32) -> Line {
-    Line {
-        level: Level::Critical,
-        errno: (errno > 0).then(|| nix::errno::Errno::from_raw(errno)),
-        text: format!("disaster: {message}"),
-    }
+    let line = Line::new(Level::Critical, format!("disaster: {message}"));
+    if errno > 0 { line.with_errno(nix::errno::Errno::from_raw(errno)) } else { line }
 }

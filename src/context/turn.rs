@@ -111,6 +111,8 @@ pub(super) enum Later {
     AlwaysReady,
     /// Look at a child of ours.
     Child(u32),
+    /// Write what is held back of lines that have repeated.
+    HeldLines,
     /// A timeout of libxenlight's.
     Libxl(TimeoutId),
 }
@@ -205,6 +207,7 @@ impl Context {
                             Later::Task(id) => state.task_time_up(id),
                             Later::AlwaysReady => self.always_ready(state),
                             Later::Child(id) => self.look_at_child(state, id),
+                            Later::HeldLines => state.outbox.push_back(Item::HeldLines),
                             Later::Libxl(id) => state.companion.passed(id, &mut state.outbox),
                         }
                     }
@@ -282,7 +285,7 @@ impl Context {
             return;
         }
         let text = "a message of xenstored's is lost; everything is looked at".to_owned();
-        state.outbox.push_back(Item::Log(Line { level: Level::Warn, errno: Some(errno), text }));
+        state.outbox.push_back(Item::Log(Line::new(Level::Warn, text).with_errno(errno)));
         let drives: Vec<DriveId> = state.drives.watched().map(|(id, _)| id).collect();
         drives.into_iter().for_each(|id| state.ask_for_look(id));
         state.all_tasks_fired();
@@ -355,7 +358,7 @@ impl Context {
         state.failed_scans = tries.saturating_add(1);
         state.counts.failed_scans += 1;
         if tries == 0 {
-            state.outbox.push_back(Item::Log(Line { level: Level::Error, errno: Some(errno), text: what.to_owned() }));
+            state.outbox.push_back(Item::Log(Line::new(Level::Error, what).with_errno(errno)));
         }
         let pause = if transient && tries < RESCAN_TRIES {
             Duration::from_millis(10u64.pow(tries))

@@ -19,8 +19,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -35,7 +35,7 @@ use crate::dynlib::{Library, function};
 use crate::error::{Error, Result};
 use crate::forkguard::undisturbed;
 use crate::identity::Identity;
-use crate::sync::std_like::{Mutex, OnceLock};
+use crate::sync::std_like::OnceLock;
 
 /// Fires when a domain has shut down, is dying, or is gone; which one, nobody says.
 pub const RELEASE_DOMAIN: &CStr = c"@releaseDomain";
@@ -88,6 +88,9 @@ impl Numbered {
     }
 }
 
+/// Of a watch that is never set.
+const NO_TOKEN: &CStr = c"xlevent-none";
+
 /// What xs_open gives. All of libxenstore's functions may be called from any thread.
 #[derive(Debug)]
 struct Handle {
@@ -99,8 +102,8 @@ struct Handle {
     socket: Option<Numbered>,
     /// The end of libxenstore's pipe that is readable when a watch has fired, and the other. Made when it is first asked for.
     pipe: OnceLock<[Option<Numbered>; 2]>,
-    /// The first watch has been set, and with it libxenstore has begun its thread.
-    reads: Mutex<bool>,
+    /// libxenstore has begun its thread, or will with the next watch.
+    reads: AtomicBool,
     /// One of the numbers was found to be the application's.
     stolen: AtomicBool,
 }
@@ -162,21 +165,22 @@ impl Handle {
         });
     }
 
-    /// Sets a watch; libxenstore begins its thread with the first. That gets a table of descriptors with nothing in it but
-    /// the connection and the pipe, where that can be had.
-    fn watch(&self, path: &CStr, token: &CStr) -> bool {
-        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        let raw = Shared(self.raw);
-        // SAFETY: a live handle and two C strings.
-        let watch = move || spared(|| unsafe { xs_watch(raw.get(), path.as_ptr(), token.as_ptr()) });
-        if *reads {
-            drop(reads);
-            return watch();
+    /// Has libxenstore begin its thread, in a table of descriptors with nothing in it but the connection and the pipe. It does
+    /// so with the first watch that it is asked for. Where it can't be had so, it begins it with ours, in everybody's table.
+    fn begin_reader(&self) {
+        if self.reads.swap(true, Ordering::Relaxed) {
+            return;
         }
-        let begun = self.kept_by_reader().and_then(|kept| apart(move || keep_only(&kept).then(watch)).flatten());
-        let set = begun.unwrap_or_else(watch);
-        *reads = true;
-        set
+        let Some(kept) = self.kept_by_reader() else { return };
+        let raw = Shared(self.raw);
+        apart(move || {
+            // No daemon sets a watch on nothing.
+            // SAFETY: a live handle and two C strings.
+            if keep_only(&kept) && spared(|| unsafe { xs_watch(raw.get(), c"".as_ptr(), NO_TOKEN.as_ptr()) }) {
+                // SAFETY: as above.
+                spared(|| unsafe { xs_unwatch(raw.get(), c"".as_ptr(), NO_TOKEN.as_ptr()) });
+            }
+        });
     }
 
     /// The numbers that libxenstore's thread needs, ascending, if we know all of them.
@@ -271,7 +275,8 @@ impl Connection {
 
     /// Sets a watch, which fires once at once.
     pub fn watch(&self, path: &CStr, token: &CStr) -> Result<()> {
-        if self.0.is_ours() && self.0.watch(path, token) {
+        // SAFETY: a live handle and two C strings.
+        if self.request(false, || unsafe { xs_watch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
             Ok(())
         } else {
             let failure = failure("setting a watch on", path);
@@ -404,7 +409,7 @@ impl Store {
                 broken: AtomicBool::new(false),
                 socket: socket_of(handle),
                 pipe: OnceLock::new(),
-                reads: Mutex::new(false),
+                reads: AtomicBool::new(false),
                 stolen: AtomicBool::new(false),
             };
             Ok(Store { connection: Connection(Arc::new(handle)), idle: None })
@@ -439,6 +444,7 @@ impl Store {
             return Err(Error::os("making a descriptor for xenstored's watches", Errno::last()));
         }
         self.connection.0.note_pipe(fd);
+        self.connection.0.begin_reader();
         if self.idle.is_none() {
             self.idle = idle_connection()?;
         }
