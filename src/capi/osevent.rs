@@ -22,9 +22,12 @@ use crate::context::{Context, OsEventHooks};
 /// larger array. With `fds` NULL and `*nfds_io` 0 the call only asks how much room is needed.
 ///
 /// `*timeout_upd`, in milliseconds with negative for infinite, is what the application will give to poll. A library may
-/// shorten it; this one never needs to, since its timers make the descriptor readable. `now` is not used.
+/// shorten it; this one never needs to, since its timers make the descriptor readable.
 ///
 /// Any thread may wait on the descriptor at any time; what is enabled or disabled meanwhile takes effect at once.
+///
+/// If the program has closed the library's descriptors (see libxl_ctx_alloc), there is nothing to wait for: `*nfds_io` is 0 on
+/// return, and the timeout is as it was. `now` only says when to check for that again.
 ///
 /// Returns 0; ERROR_BUFFERFULL if there was no room; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `nfds_io` or
 /// `timeout_upd`, or a NULL `fds` with `*nfds_io` greater than 0; ERROR_FAIL if the descriptor, which the first call
@@ -162,7 +165,8 @@ pub struct libxl_osevent_hooks {
             events: c_short,
         ) -> c_int,
     >,
-    /// Stop watching `fd`: there is nothing left to wait for.
+    /// Stop watching `fd`: there is nothing left to wait for. Also called when the program has closed `fd` (see
+    /// libxl_ctx_alloc); the number may then be another file's.
     pub fd_deregister: Option<unsafe extern "C" fn(user: *mut c_void, fd: c_int, for_app_registration: *mut c_void)>,
     /// Start a timer that calls libxl_osevent_occurred_timeout at the time `abs`. This library never calls it: its
     /// timers make its descriptor readable.
