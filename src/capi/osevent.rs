@@ -53,9 +53,12 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
             Err(rc) => return rc,
         };
         // SAFETY: NULL, or the caller's number.
-        let Some(room) = (unsafe { nfds_io.as_mut() }).filter(|_| !timeout_upd.is_null()) else {
-            return invalid(&context, name, "the place for the number or for the timeout is NULL");
+        let Some(room) = (unsafe { nfds_io.as_mut() }) else {
+            return invalid(&context, name, "the place for the number is NULL");
         };
+        if timeout_upd.is_null() {
+            return invalid(&context, name, "the place for the timeout is NULL");
+        }
         let tenth = (now.tv_sec as u64).wrapping_mul(10).wrapping_add(now.tv_usec as u64 / 100_000);
         if context.is_stolen() || context.is_check_due(tenth) && uncancelled(|| context.check_descriptors()).is_err() {
             *room = 0;

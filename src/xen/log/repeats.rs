@@ -2,10 +2,11 @@
 //! Lines that come again and again: a loop that goes on with a mistake, a guest that misbehaves on purpose, a daemon that
 //! flaps. The first of a kind is written at once; then one a minute at most, which says how many there were.
 //!
-//! - A line's kind is its text, without the addresses and handles in it; or what [`Kind::Named`] says, for lines whose text
-//!   never is the same twice.
+//! - A line's kind is its text without the numbers in it. Its subject is the text with them: a handle, a domain. The first
+//!   line of each subject is written too, of so many a minute.
+//! - [`Kind::Named`] is for lines whose text never is the same twice: then there are no subjects.
 //! - News ([`Kind::News`]) are what somebody wants to read each time. A few a minute are written of those.
-//! - There is room for so many kinds. What comes beyond them shares one.
+//! - There is room for so many kinds, since a guest may make some up. What comes beyond them shares one.
 //! - The last count isn't lost: whoever keeps this asks for what is held back ([`Repeats::held`]) when its minute is over
 //!   ([`Admitted::due`]), and at the end.
 
@@ -20,7 +21,7 @@ use crate::sync::std_like::{Mutex, MutexGuard};
 /// What makes two lines the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Their text.
+    /// Their text, but for the numbers in it.
     Text,
     /// This name.
     Named(&'static str),
@@ -32,10 +33,13 @@ pub enum Kind {
 pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// Of news, so many.
-const NEWS_A_MINUTE: u32 = 5;
+const NEWS_A_MINUTE: usize = 5;
 
 /// As many kinds are told apart.
 const KINDS: usize = 128;
+
+/// Of one kind, as many subjects.
+const SUBJECTS: usize = 32;
 
 /// What is to become of a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,29 +55,37 @@ pub struct Admitted {
 struct Entry {
     key: u64,
     since: Duration,
-    written: u32,
+    /// Of the lines that were written: their subjects.
+    written: Vec<u64>,
     held: u64,
     /// The last that was held back.
     last: Option<Line>,
 }
 
 impl Entry {
-    fn new(key: u64, since: Duration) -> Self {
-        Entry { key, since, written: 1, held: 0, last: None }
+    fn new(key: u64, since: Duration, subject: u64) -> Self {
+        Entry { key, since, written: vec![subject], held: 0, last: None }
     }
 
     fn is_over(&self, now: Duration) -> bool {
         now.saturating_sub(self.since) >= MINUTE
     }
 
-    fn admit(&mut self, line: &Line, at_once: u32, now: Duration) -> Admitted {
+    fn admit(&mut self, line: &Line, now: Duration) -> Admitted {
+        let subject = subject(line);
         if self.is_over(now) {
             let held = self.held;
-            *self = Entry::new(self.key, now);
+            *self = Entry::new(self.key, now, subject);
             return Admitted { line: Some(counted(line, held)), due: None };
         }
-        if self.written < at_once {
-            self.written += 1;
+        let at_once = match line.kind {
+            Kind::Text => self.written.len() < SUBJECTS && !self.written.contains(&subject),
+            Kind::News(_) => self.written.len() < NEWS_A_MINUTE,
+            Kind::Named(_) => false,
+        };
+        // Those beyond that there is room for are one kind, whatever they are.
+        if at_once && self.key != OTHERS {
+            self.written.push(subject);
             return Admitted { line: Some(line.clone()), due: None };
         }
         self.held += 1;
@@ -84,7 +96,7 @@ impl Entry {
     /// The line that stands for those that were held back. It begins a new minute.
     fn release(&mut self, now: Duration) -> Option<Line> {
         let (held, last) = (self.held, self.last.take()?);
-        *self = Entry::new(self.key, now);
+        *self = Entry::new(self.key, now, subject(&last));
         Some(counted(&last, held - 1))
     }
 }
@@ -115,22 +127,22 @@ impl Table {
     }
 
     fn admit(&mut self, line: &Line, now: Duration) -> Admitted {
-        let (key, at_once) = (key(line), if matches!(line.kind, Kind::News(_)) { NEWS_A_MINUTE } else { 1 });
+        let key = key(line);
         if let Some(entry) = self.kinds.iter_mut().find(|entry| entry.key == key) {
-            return entry.admit(line, at_once, now);
+            return entry.admit(line, now);
         }
         if self.kinds.len() >= KINDS {
             self.kinds.retain(|entry| entry.held > 0 || !entry.is_over(now));
         }
         let first = Admitted { line: Some(line.clone()), due: None };
         if self.kinds.len() < KINDS {
-            self.kinds.push(Entry::new(key, now));
+            self.kinds.push(Entry::new(key, now, subject(line)));
             return first;
         }
         match &mut self.others {
-            Some(others) => others.admit(line, 1, now),
+            Some(others) => others.admit(line, now),
             None => {
-                self.others = Some(Entry::new(0, now));
+                self.others = Some(Entry::new(OTHERS, now, 0));
                 first
             }
         }
@@ -170,6 +182,9 @@ impl Repeats {
     }
 }
 
+/// The key of what shares a kind, and of nothing else.
+const OTHERS: u64 = 0;
+
 fn key(line: &Line) -> u64 {
     let mut hasher = DefaultHasher::new();
     line.level.hash(&mut hasher);
@@ -178,11 +193,20 @@ fn key(line: &Line) -> u64 {
         Kind::Text => {
             line.errno.map(|errno| errno as i32).hash(&mut hasher);
             // 0x… is an address, or a handle.
-            let mut parts = line.text.split("0x");
-            parts.next().hash(&mut hasher);
-            parts.for_each(|part| part.trim_start_matches(|c: char| c.is_ascii_hexdigit()).hash(&mut hasher));
+            for (number, part) in line.text.split("0x").enumerate() {
+                let part = part.trim_start_matches(|c: char| number > 0 && c.is_ascii_hexdigit());
+                part.split(|c: char| c.is_ascii_digit())
+                    .filter(|word| !word.is_empty())
+                    .for_each(|word| word.hash(&mut hasher));
+            }
         }
     }
+    hasher.finish().max(OTHERS + 1)
+}
+
+fn subject(line: &Line) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    line.text.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -250,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn kinds_do_not_keep_one_another_back_and_addresses_make_no_kind() {
+    fn kinds_do_not_keep_one_another_back() {
         let repeats = Repeats::new();
         let texts = ["f: 0x7f00 is not a context", "g: 0x7f00 is not a context", "f: the context is NULL"];
         for text in texts {
             assert_eq!(written(&repeats, &line(text), at(0)), Some(text.to_owned()));
+            assert_eq!(written(&repeats, &line(text), at(1)), None);
         }
-        assert_eq!(written(&repeats, &line("f: 0xabc1 is not a context"), at(1)), None);
-        let with_errno = |errno| Line { errno: Some(errno), ..line("f") };
+        let with_errno = |errno| line("f").with_errno(errno);
         assert!(written(&repeats, &with_errno(nix::errno::Errno::EIO), at(1)).is_some());
         assert!(written(&repeats, &with_errno(nix::errno::Errno::EPERM), at(1)).is_some());
         assert!(written(&repeats, &with_errno(nix::errno::Errno::EIO), at(1)).is_none());
@@ -267,24 +291,38 @@ mod tests {
     }
 
     #[test]
+    fn each_subject_of_a_kind_has_its_first_line_and_there_are_not_many() {
+        let repeats = Repeats::new();
+        let handle = |number: u64| line(&format!("f: no generator of domain {number} has the handle {number:#x}"));
+        let count = (0..1000).filter(|&number| written(&repeats, &handle(number), at(0)).is_some()).count();
+        assert_eq!(count, SUBJECTS);
+        assert!(written(&repeats, &handle(0), at(1)).is_none());
+        assert!(written(&repeats, &line("another"), at(1)).is_some());
+        assert_eq!(held(&repeats, at(60), false).len(), 1);
+        assert_eq!(repeats.lock().kinds.len(), 2);
+    }
+
+    #[test]
     fn of_news_a_few_are_written_and_no_flood() {
         let repeats = Repeats::new();
         let news = |seconds: u32| line(&format!("back after {seconds} s")).of(Kind::News("back"));
         let count = (0..1000).filter(|&number| written(&repeats, &news(number), at(1)).is_some()).count();
-        assert_eq!(count, NEWS_A_MINUTE as usize);
+        assert_eq!(count, NEWS_A_MINUTE);
         assert_eq!(held(&repeats, at(61), false), ["back after 999 s (and 994 more like it in the last minute)"]);
     }
 
     #[test]
     fn what_a_guest_can_make_up_takes_no_more_memory_and_writes_no_more_lines_than_there_is_room_for() {
         let repeats = Repeats::new();
-        let made_up = |number: u32| line(&format!("node {number} says nonsense"));
+        let letters =
+            |number: u32| number.to_string().chars().map(|digit| (digit as u8 + 49) as char).collect::<String>();
+        let made_up = |number: u32| line(&format!("a node says {}", letters(number)));
         let count = (0..10_000).filter(|&number| written(&repeats, &made_up(number), at(0)).is_some()).count();
         assert_eq!(count, KINDS + 1);
         assert_eq!(repeats.lock().kinds.len(), KINDS);
         // Those beyond are counted together.
         let others = 10_000 - KINDS - 2;
-        let last = format!("node 9999 says nonsense (and {others} more like it in the last minute)");
+        let last = format!("a node says jjjj (and {others} more like it in the last minute)");
         assert_eq!(held(&repeats, at(60), false), [last]);
         // And what is over makes room.
         assert!(written(&repeats, &line("something else"), at(61)).is_some());
