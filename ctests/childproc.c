@@ -308,7 +308,8 @@ TEST(a_handler_of_the_applications_own_stays)
         check_unreaped(ended_child(3), 3);
         CHECK_EQUAL(own_handler_calls, 1);
         set_selective(ctx);
-        CHECK_EQUAL(logged_errors, 2);
+        /* It has just been said. */
+        CHECK_EQUAL(logged_errors, 1);
         enable(ctx, NOBODY, 1);
         expect_death(ctx, NOBODY, 1);
     } else {
@@ -594,10 +595,13 @@ TEST(only_an_application_that_owns_SIGCHLD_may_tell_of_it)
     for (i = 0; i < COUNT(wrong); i++) {
         libxl_childproc_setmode(ctx, wrong[i], NULL);
         if (OURS("wrong-owner")) {
+            /* The first two are the same owner, and the same lines. */
+            int owner = i < 2 ? 0 : (int)i - 1;
+
             CHECK_EQUAL(libxl_childproc_reaped(ctx, 1, 0), ERROR_INVAL);
-            CHECK_EQUAL(logged_errors, 2 * i + 1);
+            CHECK_EQUAL(logged_errors, 2 * owner + (i == 1 ? 2 : 1));
             tell_of_sigchld(ctx);
-            CHECK_EQUAL(logged_errors, 2 * i + 2);
+            CHECK_EQUAL(logged_errors, 2 * owner + 2);
         } else {
             CHECK_DIES(SIGABRT, tell_of_a_child, ctx);
             CHECK_DIES(SIGABRT, tell_of_sigchld, ctx);

@@ -369,9 +369,28 @@ typedef struct libxl__ctx libxl_ctx;
  * Opens a context and stores it in `*pctx`.
  *
  * `version` is LIBXL_VERSION. `flags` is 0; nothing is defined for it yet and all values are accepted. `lg` receives
- * the log lines; it stays the caller's and must outlive the context. It may be NULL: then nothing is logged.
+ * the log lines; it stays the caller's and must outlive the context. It may be NULL: then nothing is logged. A line that
+ * repeats is written at once the first time, and then once a minute at most, with how many there were.
  *
  * Nothing is registered with an event loop yet, and no signal handler is installed.
+ *
+ * The context's descriptors are the library's. A program that closes them (closefrom in a late daemonise, or a number of its
+ * own closed twice) loses the context. When the library finds that, it calls the disaster callback once and logs one line. It
+ * does not end the program. From then on no events come, threads in libxl_event_wait return, operations end with an error, and
+ * calls that need a descriptor return ERROR_FAIL. Events that are queued can still be fetched, and libxl_ctx_free works; other
+ * contexts, and new ones, are not affected.
+ *
+ * The library checks its numbers before it reads, writes or closes them, so files of the program's that have got them are left
+ * alone. It finds a loss at the next call that uses a descriptor, in libxl_osevent_beforepoll within a second or so, and in a
+ * thread that waits in libxl_event_wait within a quarter of a minute (later with many contexts). It cannot find or prevent:
+ *
+ * - a loss in a loop of the program's that waits with epoll, and so is never called again: the kernel takes a closed descriptor
+ *   out of it without a word;
+ * - descriptors that are closed by one thread while another is inside a call;
+ * - one of libxenctrl's descriptors that is closed alone; and one of libxenstore's, where the kernel is older than Linux 5.9, or
+ *   xenstored is not reached through a socket: its thread may then read a message's rest from the new file;
+ * - what libxenlight does with its own descriptors, if it is in the process. libxl_ctx_free leaves libxenlight's context as it
+ *   is then, rather than have it close numbers that are not its own; its handler of SIGCHLD may write one byte to one of them.
  *
  * Returns 0, ERROR_VERSION for another version, ERROR_INVAL for a NULL `pctx`, or ERROR_FAIL (no hypervisor, no
  * xenstored, no permission, no descriptors left, or libxenlight is there and another copy of this library in front of it;
@@ -532,7 +551,8 @@ void libxl_event_free(libxl_ctx *ctx,
  * come back, the hypervisor refuses to answer; or there was no memory for an event. It is logged as critical first. The
  * callback may return, and the library goes on then; what it may call, libxl_event_hooks says. Without a
  * `disaster` callback the message also goes to stderr and the process ends with `exit(-1)`, unless it is xenstored that is
- * away: what happens meanwhile is told when it is back.
+ * away: what happens meanwhile is told when it is back; or unless the program has closed the library's descriptors
+ * (libxl_ctx_alloc).
  *
  * May be called again; the last call counts. A NULL `hooks` puts everything back: all events are queued and there is no
  * disaster callback. Keep `*hooks` valid as long as the context. Call this before the first generator is enabled, and
@@ -708,7 +728,10 @@ typedef struct libxl_osevent_hooks {
                        void *for_libxl);
     /** Watch `fd` for other events from now on; 0 means none. This library never needs it. */
     int (*fd_modify)(void *user, int fd, void **for_app_registration_update, short events);
-    /** Stop watching `fd`: there is nothing left to wait for. */
+    /**
+     * Stop watching `fd`: there is nothing left to wait for. Also called when the program has closed `fd` (see
+     * libxl_ctx_alloc); the number may then be another file's.
+     */
     void (*fd_deregister)(void *user, int fd, void *for_app_registration);
     /**
      * Start a timer that calls libxl_osevent_occurred_timeout at the time `abs`. This library never calls it: its
@@ -732,9 +755,12 @@ typedef struct libxl_osevent_hooks {
  * larger array. With `fds` NULL and `*nfds_io` 0 the call only asks how much room is needed.
  *
  * `*timeout_upd`, in milliseconds with negative for infinite, is what the application will give to poll. A library may
- * shorten it; this one never needs to, since its timers make the descriptor readable. `now` is not used.
+ * shorten it; this one never needs to, since its timers make the descriptor readable.
  *
  * Any thread may wait on the descriptor at any time; what is enabled or disabled meanwhile takes effect at once.
+ *
+ * If the program has closed the library's descriptors (see libxl_ctx_alloc), there is nothing to wait for: `*nfds_io` is 0 on
+ * return, and the timeout is as it was. `now` only says when to check for that again.
  *
  * Returns 0; ERROR_BUFFERFULL if there was no room; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `nfds_io` or
  * `timeout_upd`, or a NULL `fds` with `*nfds_io` greater than 0; ERROR_FAIL if the descriptor, which the first call

@@ -520,11 +520,11 @@ struct xlevent_handler {
  * One loop should wait for it: what it announces is announced once, to whoever comes first. That loop looks for the events
  * of those subscribers, too, that don't wait in a thread.
  *
- * The descriptor is the library's: never close it. It is valid until the context is freed; take it out of the loop before
+ * The descriptor is the library's: never close it (libxl_ctx_alloc says what happens if it is closed). It is valid until the context is freed; take it out of the loop before
  * that. A child that is forked must not use it.
  *
  * Returns the descriptor; ERROR_INVAL for a NULL or unknown `ctx`; ERROR_FAIL if there is no descriptor to be had, which a
- * later call may find otherwise. Errors are negative, descriptors are not.
+ * later call may find otherwise, or if the library's descriptors were closed. Errors are negative, descriptors are not.
  *
  * # Safety
  *
@@ -546,7 +546,7 @@ int xlevent_get_fd(libxl_ctx *ctx);
  *
  * Not to be called from inside a hook.
  *
- * Returns how many events were handled; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `handlers`, a type in it that is no
+ * Returns how many events were handled; ERROR_FAIL if there was none and the library's descriptors were closed; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `handlers`, a type in it that is no
  * type of event (1 to 63 are), or if called from inside a hook: then nothing has been done.
  *
  * # Safety

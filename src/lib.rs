@@ -19,6 +19,7 @@
 //! | `companion` | the functions of a real libxenlight in the process |
 //! | `sync` | what threads meet at; under a scheduler, for the model, and in sight of a race detector |
 //! | `guard` | what is undone, or done all the same, when a panic passes |
+//! | `identity` | whether a descriptor's number is still ours, or the application's by now |
 //! | `forkguard` | keeps forks out of moments that a child could not deal with |
 //! | `dynlib` | the dynamic linker |
 //! | [`stream`] | a context's events as a stream, for Rust programs |
@@ -26,7 +27,7 @@
 //! | [`abi`] | C's types |
 //! | [`error`] | what can go wrong |
 //!
-//! `unsafe` stands in `capi`, `xen`, `reactor`, `childproc`, `event`, `companion` and `dynlib`, and in three places of
+//! `unsafe` stands in `capi`, `xen`, `reactor`, `childproc`, `event`, `companion`, `identity`, `pollset` and `dynlib`, and in three places of
 //! `context`: what a predicate is shown, what is done at a fork, and what a forked child closes. Each block says why it holds.
 //!
 //! # For Rust programs
@@ -79,6 +80,7 @@ pub mod event;
 pub mod evgen;
 mod forkguard;
 mod guard;
+mod identity;
 pub mod pollset;
 pub mod reactor;
 pub mod stats;

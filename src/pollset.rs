@@ -12,13 +12,15 @@
 //!   or is for something else, isn't told. A timeout is told once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::{Error, Result};
+use crate::identity::{Guard, Identity};
 use crate::sync::std_like::{Mutex, MutexGuard};
 
 /// Names a registration. Never used twice in a set.
@@ -46,7 +48,8 @@ struct Timeout<T> {
 /// What to wait for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Descriptors, with poll(2)'s events; one may come more than once. The first is the set's own.
+    /// Descriptors, with poll(2)'s events; one may come more than once. The first is the set's own, unless it was closed by
+    /// someone else.
     pub fds: Vec<(RawFd, i16)>,
     /// Until this time of day at most.
     pub until: Option<Duration>,
@@ -56,7 +59,32 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct PollSet<T> {
     table: Mutex<Table<T>>,
-    wake_up: EventFd,
+    wake_up: WakeUp,
+}
+
+/// The set's own descriptor. Once the application has closed it, it is left alone: the number may be another file's.
+#[derive(Debug)]
+struct WakeUp {
+    eventfd: ManuallyDrop<EventFd>,
+    identity: Option<Identity>,
+    guard: Arc<Guard>,
+}
+
+impl WakeUp {
+    fn ours(&self) -> Option<&EventFd> {
+        let fd = self.eventfd.as_fd().as_raw_fd();
+        let ours = self.guard.is_whole() && self.identity.is_some_and(|identity| identity.is_at(fd));
+        ours.then_some(&*self.eventfd)
+    }
+}
+
+impl Drop for WakeUp {
+    fn drop(&mut self) {
+        if self.ours().is_some() {
+            // SAFETY: not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.eventfd) };
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -76,6 +104,11 @@ impl<T: Copy> PollSet<T> {
         let wake_up = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| Error::os("creating an eventfd", errno))?;
         let table = Table { descriptors: BTreeMap::new(), timeouts: BTreeMap::new(), next: 1, woken: false };
+        let wake_up = WakeUp {
+            identity: Identity::of(wake_up.as_fd().as_raw_fd()),
+            eventfd: ManuallyDrop::new(wake_up),
+            guard: Guard::shared()?,
+        };
         Ok(PollSet { table: Mutex::new(table), wake_up })
     }
 
@@ -88,7 +121,7 @@ impl<T: Copy> PollSet<T> {
     fn changed(&self, table: &mut Table<T>) {
         if !std::mem::replace(&mut table.woken, true) {
             // A counter that is far from its end: there is nothing to fail.
-            let _ = self.wake_up.write(1);
+            self.wake_up.ours().map(|wake_up| wake_up.write(1));
         }
     }
 
@@ -143,11 +176,12 @@ impl<T: Copy> PollSet<T> {
     pub fn wanted(&self) -> Wanted {
         let mut table = self.lock();
         if std::mem::take(&mut table.woken) {
-            let _ = self.wake_up.read();
+            self.wake_up.ours().map(|wake_up| wake_up.read());
         }
         let wanted = table.descriptors.values().filter(|descriptor| descriptor.events != 0);
         let wanted = wanted.map(|descriptor| (descriptor.fd, descriptor.events));
-        let fds = std::iter::once((self.wake_up.as_fd().as_raw_fd(), libc::POLLIN)).chain(wanted).collect();
+        let own = self.wake_up.ours().map(|wake_up| (wake_up.as_fd().as_raw_fd(), libc::POLLIN));
+        let fds = own.into_iter().chain(wanted).collect();
         Wanted { fds, until: table.timeouts.values().map(|timeout| timeout.at).min() }
     }
 
@@ -199,14 +233,14 @@ mod tests {
     const OUT: i16 = libc::POLLOUT;
 
     fn woken(set: &PollSet<u32>) -> bool {
-        let mut fds = [PollFd::new(set.wake_up.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(set.wake_up.eventfd.as_fd(), PollFlags::POLLIN)];
         nix::poll::poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
     }
 
     /// Without the set's own.
     fn wanted(set: &PollSet<u32>) -> Vec<(RawFd, i16)> {
         let mut fds = set.wanted().fds;
-        assert_eq!(fds.remove(0), (set.wake_up.as_fd().as_raw_fd(), IN));
+        assert_eq!(fds.remove(0), (set.wake_up.eventfd.as_fd().as_raw_fd(), IN));
         fds
     }
 

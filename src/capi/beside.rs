@@ -25,7 +25,7 @@ use crate::context::{self, Context, ForLibxl, Libxl, RegistrationId, TimeoutId};
 use crate::dynlib::object_of;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 
 /// A context of libxenlight's.
 struct RealContext {
@@ -138,7 +138,8 @@ fn registered(user: *mut c_void, register: impl FnOnce(&Context) -> Result<()>) 
         Err(Error::Hook(rc)) if rc > 0 => rc,
         Err(Error::Hook(_)) => ERROR_OSEVENT_REG_FAIL,
         Err(error) => {
-            context.log(&Line::failure(Level::Error, "a registration of libxenlight's", &error));
+            let what = "a registration of libxenlight's";
+            context.log(&Line::failure(Level::Error, what, &error).of(Kind::Named(what)));
             ERROR_OSEVENT_REG_FAIL
         }
     }

@@ -34,9 +34,28 @@ pub type libxl_ctx = libxl__ctx;
 /// Opens a context and stores it in `*pctx`.
 ///
 /// `version` is LIBXL_VERSION. `flags` is 0; nothing is defined for it yet and all values are accepted. `lg` receives
-/// the log lines; it stays the caller's and must outlive the context. It may be NULL: then nothing is logged.
+/// the log lines; it stays the caller's and must outlive the context. It may be NULL: then nothing is logged. A line that
+/// repeats is written at once the first time, and then once a minute at most, with how many there were.
 ///
 /// Nothing is registered with an event loop yet, and no signal handler is installed.
+///
+/// The context's descriptors are the library's. A program that closes them (closefrom in a late daemonise, or a number of its
+/// own closed twice) loses the context. When the library finds that, it calls the disaster callback once and logs one line. It
+/// does not end the program. From then on no events come, threads in libxl_event_wait return, operations end with an error, and
+/// calls that need a descriptor return ERROR_FAIL. Events that are queued can still be fetched, and libxl_ctx_free works; other
+/// contexts, and new ones, are not affected.
+///
+/// The library checks its numbers before it reads, writes or closes them, so files of the program's that have got them are left
+/// alone. It finds a loss at the next call that uses a descriptor, in libxl_osevent_beforepoll within a second or so, and in a
+/// thread that waits in libxl_event_wait within a quarter of a minute (later with many contexts). It cannot find or prevent:
+///
+/// - a loss in a loop of the program's that waits with epoll, and so is never called again: the kernel takes a closed descriptor
+///   out of it without a word;
+/// - descriptors that are closed by one thread while another is inside a call;
+/// - one of libxenctrl's descriptors that is closed alone; and one of libxenstore's, where the kernel is older than Linux 5.9, or
+///   xenstored is not reached through a socket: its thread may then read a message's rest from the new file;
+/// - what libxenlight does with its own descriptors, if it is in the process. libxl_ctx_free leaves libxenlight's context as it
+///   is then, rather than have it close numbers that are not its own; its handler of SIGCHLD may write one byte to one of them.
 ///
 /// Returns 0, ERROR_VERSION for another version, ERROR_INVAL for a NULL `pctx`, or ERROR_FAIL (no hypervisor, no
 /// xenstored, no permission, no descriptors left, or libxenlight is there and another copy of this library in front of it;
@@ -179,6 +198,11 @@ pub unsafe extern "C" fn libxl_ctx_free(ctx: *mut libxl_ctx) -> c_int {
         let mut steps = Steps::default();
         steps.take(|| context.close());
         let rc = steps.take(|| match real(ctx) {
+            // It would close the numbers of its descriptors, which may be the application's by now.
+            Some(_) if context.is_beside() && context.is_stolen() => {
+                context.log(&Line::new(Level::Warn, "libxl_ctx_free: libxenlight's context is left as it is"));
+                0
+            }
             // SAFETY: opened by `open_beside`; freed once, as the registry knew it.
             Some((real, ctx)) if context.is_beside() => unguarded(|| unsafe { (real.libxl_ctx_free)(ctx) }),
             _ => 0,

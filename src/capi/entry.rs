@@ -24,8 +24,9 @@ use std::os::fd::FromRawFd;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
 use crate::guard::Replaced;
+use crate::reactor::now;
 use crate::sync::std_like::{Once, OnceLock};
-use crate::xen::log::printable;
+use crate::xen::log::{Level, Line, Repeats, printable};
 use crate::xen::sigpipe;
 
 /// The body of an exported function: `entry!("libxl_event_check", ERROR_FAIL, { ... })`.
@@ -52,11 +53,11 @@ pub(crate) use brief_entry;
 pub(crate) fn run<R: Debug>(name: &'static str, on_panic: R, body: impl FnOnce() -> R) -> R {
     let trace = tracing();
     if trace {
-        stderr_line(format_args!("{name}"));
+        write_stderr(&format!("{name}"));
     }
     let result = guard(name, on_panic, body);
     if trace {
-        stderr_line(format_args!("{name} = {result:?}"));
+        write_stderr(&format!("{name} = {result:?}"));
     }
     result
 }
@@ -78,9 +79,19 @@ fn guard<R>(name: &'static str, on_panic: R, body: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Writes one line to stderr, with our name before it; line breaks inside become spaces, and what else can't be shown is
-/// written out. Never fails, never panics.
+/// Writes one line to stderr, unless it repeats what has just been written. Never fails, never panics.
 pub(crate) fn stderr_line(text: fmt::Arguments<'_>) {
+    static REPEATS: Repeats = Repeats::new();
+    let line = Line::new(Level::Error, text.to_string());
+    // Where another thread has them, which may be one of a parent's, it is written in any case.
+    if let Some(line) = REPEATS.try_admit(&line, now()) {
+        write_stderr(&line.text);
+    }
+}
+
+/// The same for each line, with our name before it; line breaks inside become spaces, and what else can't be shown is written
+/// out.
+fn write_stderr(text: &str) {
     let text = format!("xlevent: {text}").replace(['\n', '\r'], " ");
     let line = printable(&text).into_owned() + "\n";
     // SAFETY: descriptor 2 is borrowed for one write and, thanks to ManuallyDrop, not closed. Should the application

@@ -179,7 +179,8 @@ pub struct libxl_event_hooks {
 /// come back, the hypervisor refuses to answer; or there was no memory for an event. It is logged as critical first. The
 /// callback may return, and the library goes on then; what it may call, libxl_event_hooks says. Without a
 /// `disaster` callback the message also goes to stderr and the process ends with `exit(-1)`, unless it is xenstored that is
-/// away: what happens meanwhile is told when it is back.
+/// away: what happens meanwhile is told when it is back; or unless the program has closed the library's descriptors
+/// (libxl_ctx_alloc).
 ///
 /// May be called again; the last call counts. A NULL `hooks` puts everything back: all events are queued and there is no
 /// disaster callback. Keep `*hooks` valid as long as the context. Call this before the first generator is enabled, and

@@ -40,9 +40,10 @@ pub(super) fn invalid(context: &Context, name: &str, why: &str) -> c_int {
     ERROR_INVAL
 }
 
-/// Logs a failure, and gives its number. That there is no event is none.
+/// Logs a failure, and gives its number. That there is no event is none; that descriptors of ours were closed was logged when
+/// it was found.
 pub(super) fn failed(context: &Context, what: &str, error: &Error) -> c_int {
-    if !matches!(error, Error::NotReady | Error::TimeIsUp | Error::Aborted) {
+    if !matches!(error, Error::NotReady | Error::TimeIsUp | Error::Aborted) && !context.is_stolen() {
         uncancelled(|| context.log(&Line::failure(Level::Error, what, error)));
     }
     number(error)

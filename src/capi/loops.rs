@@ -10,6 +10,7 @@ use super::handle::{context, failed, invalid};
 use super::osevent::occurrence;
 use crate::abi::*;
 use crate::event::Event;
+use crate::reactor::stolen;
 
 /// Gives the one descriptor that a context's work announces itself by, for epoll, libuv, GLib, select or an async runtime.
 ///
@@ -27,11 +28,11 @@ use crate::event::Event;
 /// One loop should wait for it: what it announces is announced once, to whoever comes first. That loop looks for the events
 /// of those subscribers, too, that don't wait in a thread.
 ///
-/// The descriptor is the library's: never close it. It is valid until the context is freed; take it out of the loop before
+/// The descriptor is the library's: never close it (libxl_ctx_alloc says what happens if it is closed). It is valid until the context is freed; take it out of the loop before
 /// that. A child that is forked must not use it.
 ///
 /// Returns the descriptor; ERROR_INVAL for a NULL or unknown `ctx`; ERROR_FAIL if there is no descriptor to be had, which a
-/// later call may find otherwise. Errors are negative, descriptors are not.
+/// later call may find otherwise, or if the library's descriptors were closed. Errors are negative, descriptors are not.
 ///
 /// # Safety
 ///
@@ -44,7 +45,8 @@ pub unsafe extern "C" fn xlevent_get_fd(ctx: *mut libxl_ctx) -> c_int {
             Ok(context) => context,
             Err(rc) => return rc,
         };
-        context.fd().map_or_else(|error| failed(&context, name, &error), |fd| fd.as_raw_fd())
+        let fd = context.check_descriptors().and_then(|()| context.fd());
+        fd.map_or_else(|error| failed(&context, name, &error), |fd| fd.as_raw_fd())
     })
 }
 
@@ -75,7 +77,7 @@ pub struct xlevent_handler {
 ///
 /// Not to be called from inside a hook.
 ///
-/// Returns how many events were handled; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `handlers`, a type in it that is no
+/// Returns how many events were handled; ERROR_FAIL if there was none and the library's descriptors were closed; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `handlers`, a type in it that is no
 /// type of event (1 to 63 are), or if called from inside a hook: then nothing has been done.
 ///
 /// # Safety
@@ -107,6 +109,9 @@ pub unsafe extern "C" fn xlevent_dispatch(
                 unsafe { handle(user, event.as_ptr()) };
             }
         });
+        if count == 0 && context.is_stolen() {
+            return failed(&context, name, &stolen());
+        }
         count.try_into().unwrap_or(c_int::MAX)
     })
 }

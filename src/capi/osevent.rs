@@ -23,9 +23,12 @@ use crate::guard::Replaced;
 /// larger array. With `fds` NULL and `*nfds_io` 0 the call only asks how much room is needed.
 ///
 /// `*timeout_upd`, in milliseconds with negative for infinite, is what the application will give to poll. A library may
-/// shorten it; this one never needs to, since its timers make the descriptor readable. `now` is not used.
+/// shorten it; this one never needs to, since its timers make the descriptor readable.
 ///
 /// Any thread may wait on the descriptor at any time; what is enabled or disabled meanwhile takes effect at once.
+///
+/// If the program has closed the library's descriptors (see libxl_ctx_alloc), there is nothing to wait for: `*nfds_io` is 0 on
+/// return, and the timeout is as it was. `now` only says when to check for that again.
 ///
 /// Returns 0; ERROR_BUFFERFULL if there was no room; ERROR_INVAL for a NULL or unknown `ctx`, a NULL `nfds_io` or
 /// `timeout_upd`, or a NULL `fds` with `*nfds_io` greater than 0; ERROR_FAIL if the descriptor, which the first call
@@ -45,15 +48,23 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
     now: timeval,
 ) -> c_int {
     brief_entry!("libxl_osevent_beforepoll", ERROR_FAIL, {
-        let (name, _) = ("libxl_osevent_beforepoll", now);
+        let name = "libxl_osevent_beforepoll";
         let context = match context(name, ctx) {
             Ok(context) => context,
             Err(rc) => return rc,
         };
         // SAFETY: NULL, or the caller's number.
-        let Some(room) = (unsafe { nfds_io.as_mut() }).filter(|_| !timeout_upd.is_null()) else {
-            return invalid(&context, name, "the place for the number or for the timeout is NULL");
+        let Some(room) = (unsafe { nfds_io.as_mut() }) else {
+            return invalid(&context, name, "the place for the number is NULL");
         };
+        if timeout_upd.is_null() {
+            return invalid(&context, name, "the place for the timeout is NULL");
+        }
+        let tenth = (now.tv_sec as u64).wrapping_mul(10).wrapping_add(now.tv_usec as u64 / 100_000);
+        if context.is_stolen() || context.is_check_due(tenth) && uncancelled(|| context.check_descriptors()).is_err() {
+            *room = 0;
+            return 0;
+        }
         let have = std::mem::replace(room, 1);
         if have < 1 {
             return ERROR_BUFFERFULL;
@@ -70,6 +81,10 @@ pub unsafe extern "C" fn libxl_osevent_beforepoll(
         match fd {
             Ok(fd) => {
                 *entry = pollfd { fd, events: libc::POLLIN, revents: 0 };
+                0
+            }
+            Err(_) if context.is_stolen() => {
+                *room = 0;
                 0
             }
             Err(error) => {
@@ -115,7 +130,9 @@ pub unsafe extern "C" fn libxl_osevent_afterpoll(ctx: *mut libxl_ctx, nfds: c_in
         let Some(ours) = context.known_fd() else { return };
         let Some(entry) = fds.iter().find(|entry| entry.fd == ours && entry.revents != 0) else { return };
         if entry.revents & libc::POLLNVAL != 0 {
-            invalid(&context, name, "the library's descriptor has been closed by someone else");
+            if uncancelled(|| context.check_descriptors()).is_ok() {
+                invalid(&context, name, "the library's descriptor is said to be closed, and is open");
+            }
             return;
         }
         uncancelled(|| context.occurred());
@@ -152,7 +169,8 @@ pub struct libxl_osevent_hooks {
             events: c_short,
         ) -> c_int,
     >,
-    /// Stop watching `fd`: there is nothing left to wait for.
+    /// Stop watching `fd`: there is nothing left to wait for. Also called when the program has closed `fd` (see
+    /// libxl_ctx_alloc); the number may then be another file's.
     pub fd_deregister: Option<unsafe extern "C" fn(user: *mut c_void, fd: c_int, for_app_registration: *mut c_void)>,
     /// Start a timer that calls libxl_osevent_occurred_timeout at the time `abs`. This library never calls it: its
     /// timers make its descriptor readable.
@@ -301,8 +319,13 @@ pub unsafe extern "C" fn libxl_osevent_occurred_fd(
         let (name, _) = ("libxl_osevent_occurred_fd", events);
         let Some(context) = occurrence(name, ctx) else { return };
         // Anything else is late, or made up. Whether there is something to do, the descriptor itself knows.
-        if for_libxl.addr() == ctx.addr() && Some(fd) == context.known_fd() && revents & libc::POLLNVAL == 0 {
+        if for_libxl.addr() != ctx.addr() || Some(fd) != context.known_fd() {
+            return;
+        }
+        if revents & libc::POLLNVAL == 0 {
             context.occurred();
+        } else if context.check_descriptors().is_ok() {
+            invalid(&context, name, "the library's descriptor is said to be closed, and is open");
         }
     })
 }

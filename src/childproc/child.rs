@@ -299,7 +299,7 @@ impl Child {
 
     /// What its pidfd says.
     fn has_ended(&self) -> bool {
-        let Some(pidfd) = &self.pidfd else { return false };
+        let Some(pidfd) = self.pidfd.as_ref().filter(|pidfd| pidfd.is_ours()) else { return false };
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         nix::poll::poll(&mut fds, PollTimeout::ZERO) == Ok(1)
     }
@@ -330,6 +330,8 @@ impl Child {
 
     /// Kills it, and waits until it is dead, which is now, unless the kernel can't let go of it. Not under a lock.
     pub fn kill_and_wait(&mut self, may_reap: bool) {
+        // One that the application has closed tells nothing.
+        self.pidfd = self.pidfd.take().filter(Descriptor::is_ours);
         self.go_nowhere();
         let deadline = now() + TELLING;
         while self.look(may_reap) != Seen::Done && now() < deadline {

@@ -18,6 +18,7 @@ use libc::{c_int, pid_t};
 use nix::errno::Errno;
 
 use super::sigchld::{self, Installed};
+use crate::identity::{Guard, Identity, guard_is_whole};
 use crate::sync::std_like::{Mutex, MutexGuard, OnceLock};
 
 pub(super) struct Process {
@@ -56,7 +57,9 @@ pub fn release() {
 pub fn forget() {
     let mut process = lock();
     sigchld::forget(&mut process.sigchld);
-    for fd in std::mem::take(&mut process.descriptors) {
+    // Where the parent had closed descriptors of ours, these numbers may be the application's.
+    let ours = guard_is_whole();
+    for fd in std::mem::take(&mut process.descriptors).into_iter().filter(|_| ours) {
         // SAFETY: a descriptor of ours whose owner, a context of the parent's, is never used or dropped here.
         unsafe { libc::close(fd) };
     }
@@ -67,40 +70,53 @@ pub fn forget() {
 
 /// A descriptor of ours that a forked child closes when it forgets its parent's contexts.
 #[derive(Debug)]
-pub struct Descriptor(RawFd);
+pub struct Descriptor {
+    fd: RawFd,
+    identity: Option<Identity>,
+    guard: Option<Arc<Guard>>,
+}
 
 impl Descriptor {
     /// Makes `N` of them at once. No fork comes between their being made and their being known.
     pub(super) fn make<const N: usize>(make: impl FnOnce() -> nix::Result<[OwnedFd; N]>) -> nix::Result<[Self; N]> {
+        // There is one as soon as there is a context.
+        let guard = Guard::shared().ok();
         let mut process = lock();
         let made = make()?;
         Ok(made.map(|fd| {
             let fd = fd.into_raw_fd();
             process.descriptors.insert(fd);
-            Descriptor(fd)
+            Descriptor { fd, identity: Identity::of(fd), guard: guard.clone() }
         }))
+    }
+
+    /// Whether the number is still ours. The application may have closed it, and have it for a file of its own: then it is
+    /// neither read, written nor closed.
+    pub(super) fn is_ours(&self) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.is_whole())
+            && self.identity.is_some_and(|identity| identity.is_at(self.fd))
     }
 }
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: open until this is dropped. In a forked child that has forgotten it, nothing uses it any more.
-        unsafe { BorrowedFd::borrow_raw(self.0) }
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 }
 
 impl AsRawFd for Descriptor {
     fn as_raw_fd(&self) -> RawFd {
-        self.0
+        self.fd
     }
 }
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let mut process = lock();
-        if process.descriptors.remove(&self.0) {
+        if process.descriptors.remove(&self.fd) && self.is_ours() {
             // SAFETY: ours alone. A forked child that has forgotten it has closed it before, and doesn't get here.
-            unsafe { libc::close(self.0) };
+            unsafe { libc::close(self.fd) };
         }
     }
 }

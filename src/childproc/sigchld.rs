@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The handler of SIGCHLD, and whom it wakes.
 //!
-//! - The handler does nothing but write to eventfds. It finds them in slots that are never freed, without a lock, and
+//! - The handler does nothing but write to eventfds, after a look whether they still are what they were. It finds them in slots that are never freed, without a lock, and
 //!   keeps errno.
 //! - An eventfd is closed only after its slot was emptied and no handler that may have seen it is running any more.
 //! - The handler is there while somebody subscribes. What was there before comes back after the last one, whether
@@ -10,12 +10,13 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::process::{self, Descriptor};
+use crate::identity::{Identity, guard_is_whole};
 
 // ---- the handler ----
 
@@ -51,7 +52,7 @@ extern "C" fn handler(_signal: c_int) {
     while let Some(here) = slots {
         for slot in &here.fds {
             let fd = slot.load(Ordering::SeqCst);
-            if fd != EMPTY {
+            if fd != EMPTY && is_ours(fd) {
                 let one = 1u64;
                 // SAFETY: eight bytes, to an eventfd that is open: who closes it waits until no handler is running. It
                 // doesn't block; one that is full has been raised.
@@ -62,6 +63,17 @@ extern "C" fn handler(_signal: c_int) {
     }
     RUNNING.fetch_sub(1, Ordering::SeqCst);
     Errno::set_raw(errno);
+}
+
+/// What eventfds are, on their shared inode; of no file before the first is made.
+static DEVICE: AtomicU64 = AtomicU64::new(0);
+static INODE: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this number is still an eventfd of ours, as far as a signal handler can find out: the application may have closed
+/// it, and have it for a file of its own.
+fn is_ours(fd: c_int) -> bool {
+    let eventfds = (DEVICE.load(Ordering::SeqCst), INODE.load(Ordering::SeqCst));
+    guard_is_whole() && Identity::of(fd).is_some_and(|identity| identity.numbers() == eventfds)
 }
 
 /// Finds an empty slot, or makes more. Under the process's lock.
@@ -98,7 +110,7 @@ impl Installed {
     /// Sees to it that our handler is there; false if there is a foreign one.
     fn install(&mut self) -> bool {
         let present = action(None);
-        if is_ours(&present) {
+        if is_our_action(&present) {
             return true;
         }
         if is_foreign(&present) {
@@ -121,7 +133,7 @@ impl Installed {
 
     fn uninstall(&mut self) {
         if let Some(before) = self.before.take()
-            && is_ours(&action(None))
+            && is_our_action(&action(None))
         {
             action(Some(&before));
         }
@@ -138,12 +150,12 @@ fn action(new: Option<&libc::sigaction>) -> libc::sigaction {
     }
 }
 
-fn is_ours(action: &libc::sigaction) -> bool {
+fn is_our_action(action: &libc::sigaction) -> bool {
     action.sa_sigaction == handler as *const () as usize
 }
 
 fn is_foreign(action: &libc::sigaction) -> bool {
-    !is_ours(action) && action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN
+    !is_our_action(action) && action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN
 }
 
 /// The address of the handler that there is now, whose ever it may be.
@@ -188,6 +200,10 @@ impl Subscriber {
     pub fn new() -> nix::Result<Self> {
         let make = || Ok([EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into()]);
         let [eventfd] = Descriptor::make(make)?;
+        if let Some((device, inode)) = Identity::of(eventfd.as_raw_fd()).map(Identity::numbers) {
+            DEVICE.store(device, Ordering::SeqCst);
+            INODE.store(inode, Ordering::SeqCst);
+        }
         let mut process = process::lock();
         let slot = fill_slot(eventfd.as_raw_fd());
         process.sigchld.users += 1;
@@ -203,7 +219,9 @@ impl Subscriber {
     /// Takes the wake-up back.
     pub fn quiet(&self) {
         let mut count = [0; 8];
-        let _ = nix::unistd::read(&self.eventfd, &mut count);
+        if self.eventfd.is_ours() {
+            let _ = nix::unistd::read(&self.eventfd, &mut count);
+        }
     }
 }
 

@@ -44,11 +44,17 @@ pub(super) struct Gate(Descriptor);
 impl Gate {
     /// Lets the child go on. If it has been killed meanwhile, that will be seen soon enough.
     pub(super) fn open(&self) {
+        if !self.0.is_ours() {
+            return;
+        }
         let _ = nix::sys::socket::send(self.0.as_raw_fd(), &[0], MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
     }
 
     /// Why the child, which has ended, could not become the program, if that is so.
     pub(super) fn refusal(&self) -> Option<Errno> {
+        if !self.0.is_ours() {
+            return None;
+        }
         let mut errno = [0; size_of::<c_int>()];
         match nix::sys::socket::recv(self.0.as_raw_fd(), &mut errno, MsgFlags::MSG_DONTWAIT) {
             Ok(length) if length == errno.len() => Some(Errno::from_raw(c_int::from_ne_bytes(errno))),

@@ -11,10 +11,11 @@ use crate::reactor::now;
 
 impl Context {
     /// Does what takes in firings and timers, which don't come again. If a panic ends it, everything is looked at again.
-    pub(super) fn in_turn(&self, state: &mut State, work: impl FnOnce(&mut State)) {
+    pub(super) fn in_turn<T>(&self, state: &mut State, work: impl FnOnce(&mut State) -> T) -> T {
         let unfinished = Unfinished { context: self, state };
-        work(unfinished.state);
+        let result = work(unfinished.state);
         std::mem::forget(unfinished);
+        result
     }
 
     /// Firings were taken in, and a panic has kept us from acting upon them.

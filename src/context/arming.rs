@@ -16,18 +16,18 @@ use super::outbox::Item;
 use super::targeting::{DOMAIN_TOKEN, INTRODUCE_TOKEN, RELEASE_TOKEN, Wanted, unwatch, watch_domains};
 use super::tasks::TaskId;
 use super::turn::{Later, Token};
-use super::{Context, State, log_later, neighbours};
+use super::{Context, State, neighbours};
 use crate::error::{Error, Result};
 use crate::evgen::disk_eject::DriveId;
 use crate::evgen::targets::{Subject, Targets};
 use crate::evgen::vbd::Frontend;
 use crate::guard::Steps;
-use crate::reactor::{Monotonic, TimerId, now};
+use crate::reactor::{Monotonic, TimerId, now, stolen};
 use crate::sync::MutexGuard;
 use crate::xen::DOMID_LIMIT;
 use crate::xen::hypervisor::Hypervisor;
 use crate::xen::idle::Idle;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 use crate::xen::store::Store;
 
 /// What a watch is for. Its token says so; xenstored and its logs see it.
@@ -118,10 +118,10 @@ const NO_DOMAIN_IN_PARTICULAR: Subject = Subject::Domain(DOMID_LIMIT);
 /// libxenstore reads in a thread of its own. If that ends for a reason of its own, as when there is no memory for a message,
 /// or after a request that could not be written, nobody is told, and the daemon is still there. So the connection is looked at
 /// so often, without asking the daemon; with many contexts each seldomer, so that a process isn't woken more often.
-const PULSE: Duration = Duration::from_secs(10);
+pub(super) const PULSE: Duration = Duration::from_secs(10);
 
 /// And each at least once in so many pulses.
-const PULSES_AT_MOST: usize = 60;
+pub(super) const PULSES_AT_MOST: usize = 60;
 
 /// An outage of this length is a disaster, though none that ends a program which can't be told of it. Trying goes on after it.
 const DISASTER_AFTER: Duration = Duration::from_secs(60);
@@ -133,6 +133,7 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
+        self.refuse_if_stolen()?;
         if state.armed && state.gate.is_none() && state.targets.covers(subject) {
             return Ok(false);
         }
@@ -150,6 +151,9 @@ impl Context {
     }
 
     pub(super) fn arm_in_gate(&self, state: &mut MutexGuard<'_, State>, subject: Option<Subject>) -> Result<()> {
+        if !self.reactor.is_ours() || !self.store_is_ours(state) {
+            return Err(stolen());
+        }
         self.register_in_gate(state)?;
         self.forget_store_pointer();
         let store = state.store.take();
@@ -161,7 +165,7 @@ impl Context {
             MutexGuard::unlocked(state, || {
                 let hypervisor = if need_hypervisor {
                     let (hypervisor, lines) = Hypervisor::open();
-                    lines.iter().for_each(|line| self.log.write(line));
+                    lines.iter().for_each(|line| self.log(line));
                     Some(hypervisor?)
                 } else {
                     None
@@ -298,7 +302,7 @@ impl Context {
         }
     }
 
-    fn release_in_gate(&self, state: &mut MutexGuard<'_, State>) {
+    pub(super) fn release_in_gate(&self, state: &mut MutexGuard<'_, State>) {
         if state.armed || !state.companion.is_empty() || !state.children.is_idle() || !state.registered {
             return;
         }
@@ -325,6 +329,7 @@ impl Context {
         self.remember_connections(state);
         store.connection().mark_broken();
         let line = Line::new(Level::Warn, format!("{how}; waiting for it to come back"));
+        let line = line.of(Kind::News("xenstored is lost"));
         state.outbox.push_back(Item::Log(line));
         self.end_outage(state);
         state.outage = Some(Outage::new(Some(store)));
@@ -339,7 +344,7 @@ impl Context {
     }
 
     /// xenstored is back, or needn't be; how long it was away.
-    fn end_outage(&self, state: &mut State) -> Duration {
+    pub(super) fn end_outage(&self, state: &mut State) -> Duration {
         self.drop_probe(state);
         let Some(outage) = state.outage.take() else { return Duration::ZERO };
         outage.timer.map(|timer| state.timers.remove(timer));
@@ -429,7 +434,8 @@ impl Context {
                     state.tasks_reconnected();
                     self.all_may_be_strangers(&mut state);
                     let text = format!("xenstored is back after {:.1} s", self.end_outage(&mut state).as_secs_f64());
-                    log_later(&mut state, Level::Info, text);
+                    let line = Line::new(Level::Info, text).of(Kind::News("xenstored is back"));
+                    state.outbox.push_back(Item::Log(line));
                 }
                 Err(error) => self.still_out(&mut state, &error),
             }

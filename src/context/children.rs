@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use super::outbox::Item;
 use super::turn::{Later, Token};
-use super::{Context, State, log_later};
+use super::{Context, State};
 use crate::childproc::child::{Child, Seen};
 use crate::childproc::process::{self, Reaped};
 use crate::childproc::sigchld::{Handler, Subscriber};
@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::guard::Steps;
 use crate::reactor::TimerId;
 use crate::sync::MutexGuard;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 
 /// Told once what has become of a child, without a lock held. May use the context.
 pub type Completion = Box<dyn FnOnce(Outcome) + Send>;
@@ -92,6 +92,16 @@ impl Children {
     /// How many run, or have ended and not been dealt with to the end.
     pub(super) fn running_count(&self) -> usize {
         self.running.len()
+    }
+
+    /// SIGCHLD is a source.
+    pub(super) fn catches_sigchld(&self) -> bool {
+        self.sigchld.is_some()
+    }
+
+    /// There is a child of this number.
+    pub(super) fn knows(&self, id: u32) -> bool {
+        self.running.contains_key(&id)
     }
 
     /// There are, or are about to be, children of ours.
@@ -166,6 +176,7 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
+        self.refuse_if_stolen()?;
         self.register_descriptor(&mut state)?;
         let starting = Starting::begin(&mut state);
         if self.settle_sigchld(starting.state) {
@@ -331,7 +342,7 @@ impl Context {
 
     /// Begins or ends to catch SIGCHLD, as is wanted now; whether it has begun.
     fn settle_sigchld(&self, state: &mut State) -> bool {
-        let wanted = state.children.want_sigchld() && !self.is_beside() && !state.closed;
+        let wanted = state.children.want_sigchld() && !self.is_beside() && !state.closed && !self.is_stolen();
         match (wanted, state.children.sigchld.take()) {
             (true, None) => match self.subscribe() {
                 Ok(subscriber) => {
@@ -392,7 +403,8 @@ impl Context {
         match hooks.reaped(pid, status) {
             Answer::Noted => {}
             Answer::Unknown => {
-                self.log(&Line::new(Level::Warn, format!("child {pid}, which nobody knows, {}", describe(status))));
+                let text = format!("child {pid}, which nobody knows, {}", describe(status));
+                self.log(&Line::new(Level::Warn, text).of(Kind::Named("child, which nobody knows")));
             }
             Answer::Failed(rc) => {
                 let message =
@@ -411,7 +423,8 @@ impl Context {
             process::tell(pid, status);
             self.look_at_child(&mut state, id);
         } else {
-            log_later(&mut state, Level::Warn, format!("child {pid} has not ended: it {}", describe(status)));
+            let line = Line::new(Level::Warn, format!("child {pid} has not ended: it {}", describe(status)));
+            state.outbox.push_back(Item::Log(line.of(Kind::Named("child has not ended"))));
         }
         self.flush(state);
         Ok(true)
@@ -468,7 +481,11 @@ fn uncaught(state: &mut State, level: Level, errno: Option<Errno>, why: &str) {
         return;
     }
     let level = if by_default { level } else { Level::Error };
-    state.outbox.push_back(Item::Log(Line { level, errno, text: format!("SIGCHLD isn't caught: {why}") }));
+    let line = Line::new(level, format!("SIGCHLD isn't caught: {why}"));
+    state.outbox.push_back(Item::Log(match errno {
+        Some(errno) => line.with_errno(errno),
+        None => line,
+    }));
 }
 
 impl Children {

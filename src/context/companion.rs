@@ -105,6 +105,11 @@ impl Sources {
         }
     }
 
+    /// A descriptor is registered that has this token.
+    pub(super) fn knows(&self, fd: i32, version: u32) -> bool {
+        self.descriptors.get(&fd).is_some_and(|descriptor| descriptor.version == version)
+    }
+
     /// Tells of the descriptors that are always ready; whether there are any.
     pub(super) fn always_ready(&self, outbox: &mut VecDeque<Item>) -> bool {
         let mut any = false;

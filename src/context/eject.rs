@@ -22,7 +22,7 @@ use crate::evgen::vbd::{self, Frontend, c_value};
 use crate::guard::Steps;
 use crate::reactor::now;
 use crate::sync::MutexGuard;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 use crate::xen::store::Connection;
 
 /// The node of a drive that is watched.
@@ -77,6 +77,7 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
+        self.refuse_if_stolen()?;
         let Some(mut gate) = self.enter_gate(&mut state) else {
             return Err(Error::Invalid("a hook that waits for descriptors may not call this".to_owned()));
         };
@@ -194,7 +195,7 @@ impl Context {
     /// Takes a drive's watch away.
     pub(super) fn unwatch_drive(&self, connection: &Connection, id: DriveId, frontend: Frontend) {
         if let Err(error) = connection.unwatch(&frontend.node(EJECT_NODE), &Watch::drive_token(id)) {
-            self.log.write(&Line::failure(Level::Warn, "giving up a watch", &error));
+            self.log(&Line::failure(Level::Warn, "giving up a watch", &error).of(Kind::Named("giving up a watch")));
         }
     }
 }

@@ -10,7 +10,7 @@
 //!   libxenlight's descriptors and timeouts, `subscribers` tell users of one context apart, `eject` looks at drives, `states`
 //!   at suspended domains, `strangers` at those that xenstored doesn't know, `targeting` sets the watches for domains, `neighbours` are the other contexts of the process,
 //!   `children` has the child processes, `operations` and their `tasks` are what is under way with devices, `suspend` makes a
-//!   node for it, `stats` is what was counted.
+//!   node for it, `stats` is what was counted, `theft` is what becomes of a context whose descriptors the application has closed.
 
 mod aftermath;
 mod arming;
@@ -40,6 +40,9 @@ mod targeting;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
+mod theft;
+#[cfg(test)]
+mod theft_tests;
 mod turn;
 mod waiting;
 
@@ -63,7 +66,7 @@ use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
 use crate::stats::Counts;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, ReentrantMutex, ThreadId};
 use crate::xen::hypervisor::{self, Hypervisor};
-use crate::xen::log::{Level, Line, LogSink};
+use crate::xen::log::{Admitted, Level, Line, LogSink, Repeats};
 use crate::xen::store::{self, Store};
 
 pub use children::Completion;
@@ -102,6 +105,8 @@ pub struct Context {
     me: Weak<Context>,
     reactor: Reactor,
     log: Arc<dyn LogSink>,
+    /// What was written lately.
+    repeats: Repeats,
     /// Held while one thread retrieves, so that what a predicate looks at isn't given to another thread. Taken before
     /// `state`, and the only lock that is held while a predicate runs; a predicate may take it again.
     retrieval: ReentrantMutex<Retrieval>,
@@ -112,6 +117,8 @@ pub struct Context {
     arrived: Condvar,
     /// The application has called libxenlight since the last turn: something may have happened that it knows of.
     stirred: AtomicBool,
+    /// When the descriptors were last looked at.
+    checked: theft::Checked,
     /// Copies for a forked child, which can't take the lock: another thread of the parent's may have held it.
     inherited: Inherited,
     /// This is a forked child, and the context is one that its parent's threads were using.
@@ -192,6 +199,10 @@ struct State {
     closed: bool,
     #[cfg(test)]
     trap: Option<aftermath::Place>,
+    /// Turns in a row in which nothing was ready but what nobody knows.
+    stray_turns: u32,
+    /// The application has closed our descriptors: nothing is served any more.
+    dismantled: bool,
 }
 
 impl State {
@@ -273,17 +284,21 @@ impl Context {
             closed: false,
             #[cfg(test)]
             trap: None,
+            stray_turns: 0,
+            dismantled: false,
         };
         let reactor = Reactor::new(turn::Token::Timer.into())?;
         Ok(Arc::new_cyclic(|me| Context {
             me: me.clone(),
             reactor,
             log,
+            repeats: Repeats::new(),
             retrieval: ReentrantMutex::new(Retrieval::default()),
             state: Mutex::new(state),
             settled: Condvar::new(),
             arrived: Condvar::new(),
             stirred: AtomicBool::new(false),
+            checked: theft::Checked::default(),
             inherited,
             left_behind: atomic::AtomicBool::new(false),
             libxl,
@@ -318,9 +333,24 @@ impl Context {
         self.libxl.is_some()
     }
 
-    /// Writes a line to the application's log. No lock of the caller's may be held.
+    /// Writes a line to the application's log, unless it repeats what has just been written. No lock of the caller's may be
+    /// held.
     pub fn log(&self, line: &Line) {
-        self.log.write(line);
+        if self.log.is_silent() {
+            return;
+        }
+        let Admitted { line, due } = self.repeats.admit(line, now());
+        if let Some(line) = line {
+            self.log.write(&line);
+        }
+        if let Some(due) = due {
+            self.schedule(&mut self.state.lock(), due, turn::Later::HeldLines);
+        }
+    }
+
+    /// What was held back of lines that have repeated, and whose minute is over; or all of it.
+    fn write_held_lines(&self, all: bool) {
+        self.repeats.held(now(), all).iter().for_each(|line| self.log.write(line));
     }
 
     /// Sends events whose type is in the hooks' mask to the application instead of into the queue. What is queued stays
@@ -375,9 +405,10 @@ impl Context {
             if let Some(domid) = subject.guest().filter(|domid| !state.domains.follows(*domid)) {
                 state.strangers.note(domid);
             }
-            let key = add(&mut state.domains, recipient);
             self.look_at_new_generator(&mut state, newly_armed);
-            Ok(key)
+            // It was found there, if nowhere else.
+            self.refuse_if_stolen()?;
+            Ok(add(&mut state.domains, recipient))
         });
         if result.is_err() {
             self.disarm(&mut state);
@@ -425,6 +456,10 @@ impl Context {
     /// Before libxenlight frees the context beside ours: no more events, threads in `wait` return.
     pub fn close(&self) {
         let mut state = self.state.lock();
+        self.store_is_ours(&state);
+        if !self.reactor.is_ours() {
+            self.dismantle(&mut state);
+        }
         state.closed = true;
         state.domains = Domains::default();
         self.plan_resume_look(&mut state);
@@ -447,14 +482,17 @@ impl Context {
         let mut state = self.state.lock();
         state.companion.clear();
         self.release_and_flush(state);
+        self.write_held_lines(true);
     }
 
     /// In a forked child: closes the descriptors without a word to anyone. The context must not be used again, nor
     /// dropped.
     fn abandon(&self) {
         let take = |pointer: &AtomicPtr<u8>| pointer.swap(std::ptr::null_mut(), Ordering::Relaxed);
-        // What is left open instead ends with an exec, or with this process.
-        if !forkguard::locks_may_be_taken() {
+        // What is left open instead ends with an exec, or with this process. Where the parent had closed descriptors of ours,
+        // these numbers may be the application's.
+        let ours = self.reactor.is_ours();
+        if ours && !forkguard::locks_may_be_taken() {
             // SAFETY: handles of the parent's, which this process leaves to it.
             unsafe {
                 store::abandon(take(&self.inherited.store));
@@ -462,7 +500,7 @@ impl Context {
             }
         }
         let hangup = self.inherited.hangup.swap(-1, Ordering::Relaxed);
-        for fd in self.reactor.descriptors().chain([hangup]) {
+        for fd in self.reactor.descriptors().into_iter().chain([hangup].into_iter().filter(|_| ours)) {
             // SAFETY: descriptors of our own that nothing in this process uses any more, or -1.
             unsafe { libc::close(fd) };
         }
@@ -553,11 +591,6 @@ impl Context {
         let listened = store.is_some() && (state.armed || self.inherited.listened.load(Ordering::Relaxed));
         self.inherited.listened.store(listened, Ordering::Relaxed);
     }
-}
-
-/// A line for the outbox.
-fn log_later(state: &mut MutexGuard<'_, State>, level: Level, text: impl Into<String>) {
-    state.outbox.push_back(outbox::Item::Log(Line::new(level, text)));
 }
 
 /// `XLEVENT_REPORT_SUSPEND=1` brings libxl's old rule back, for who relies on it.

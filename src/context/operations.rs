@@ -114,6 +114,7 @@ impl Context {
         if state.closed {
             return Err(Error::Invalid("the context is being freed".to_owned()));
         }
+        self.refuse_if_stolen()?;
         if matches!(tell, Tell::Waiter) {
             // Later it can't fail any more: who had begun it would leave it to nobody.
             self.reactor.prepare_wait()?;
@@ -301,6 +302,22 @@ impl Context {
                 return result;
             }
             self.sleep_and_turn(state, None)?;
+        }
+    }
+
+    /// Ends all that is under way with this error.
+    pub(super) fn fail_operations(&self, state: &mut State, error: &Error) {
+        state.operations.tasks.clear();
+        let ids: Vec<u64> = state.operations.running.keys().copied().collect();
+        for id in ids {
+            if let Some(operation) = state.operations.running.get_mut(&id) {
+                operation
+                    .results
+                    .iter_mut()
+                    .filter(|result| result.is_none())
+                    .for_each(|result| *result = Some(Err(error.clone())));
+            }
+            self.tell_of_end(state, id);
         }
     }
 

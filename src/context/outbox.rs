@@ -19,6 +19,7 @@ use crate::evgen::disk_eject::DriveId;
 use crate::evgen::vbd::Frontend;
 use crate::guard::Steps;
 use crate::sync::MutexGuard;
+use crate::xen::hypervisor::Hypervisor;
 use crate::xen::log::{Level, Line, LogSink, StderrLog};
 use crate::xen::store::{Connection, Store};
 
@@ -28,8 +29,12 @@ pub(super) enum Item {
     Event(Arc<dyn EventHooks>, Event),
     /// A line for the log.
     Log(Line),
+    /// The minute of lines that were held back is over.
+    HeldLines,
     /// Events may be missing from here on.
     Disaster { message: String, errno: i32 },
+    /// The application has closed our descriptors, and is told so.
+    Stolen,
     /// xenstored has been away for long. Nothing is lost by that yet.
     LongOutage { message: String, errno: i32 },
     /// A descriptor of libxenlight's is ready.
@@ -52,6 +57,8 @@ pub(super) enum Item {
     Retarget,
     /// A connection to a xenstored that has gone is to be closed, which waits for its thread to end.
     Close(Store),
+    /// The hypervisor is no longer asked.
+    CloseHypervisor(Hypervisor),
     /// A context whose last owner was a turn of this one, to be closed: that waits too.
     Drop(Box<Context>),
     /// A drive is to be looked at.
@@ -67,6 +74,12 @@ impl Context {
     /// Empties the outbox, and gives up the lock. A panic in one of the items keeps none of the others from being done, and
     /// goes on when they are.
     pub(super) fn flush(&self, mut state: MutexGuard<'_, State>) {
+        if state.store.as_ref().is_some_and(|store| store.connection_is_stolen()) {
+            self.reactor.mark_stolen();
+        }
+        if self.reactor.is_stolen() {
+            self.dismantle(&mut state);
+        }
         let mut steps = Steps::default();
         loop {
             while let Some(item) = state.outbox.pop_front() {
@@ -124,7 +137,8 @@ impl Context {
     fn perform(&self, item: Item) {
         match item {
             Item::Event(hooks, event) => hooks.event_occurs(event),
-            Item::Log(line) => self.log.write(&line),
+            Item::Log(line) => self.log(&line),
+            Item::HeldLines => self.write_held_lines(false),
             Item::Disaster { message, errno } => self.disaster(0, &message, errno),
             Item::LongOutage { message, errno } => {
                 // Who can't be told of it isn't ended for it: what happens meanwhile is told when xenstored is back.
@@ -147,7 +161,9 @@ impl Context {
             Item::Told(told, result) => told(&result),
             Item::Reconnect => self.reconnect(),
             Item::Retarget => self.retarget(),
+            Item::Stolen => self.tell_of_theft(),
             Item::Close(store) => drop(store),
+            Item::CloseHypervisor(hypervisor) => drop(hypervisor),
             Item::Drop(context) => drop(context),
             Item::Look(id) => self.look_at_drive(id),
             Item::Unwatch(connection, id, frontend) => self.unwatch_drive(&connection, id, frontend),
@@ -164,21 +180,37 @@ impl Context {
 
     /// Writes it to the log and calls the disaster callback. False if there is none: then it stands on stderr too.
     fn tell_disaster(&self, event_type: u32, message: &str, errno: i32) -> bool {
-        let line = Line {
-            level: Level::Critical,
-            errno: (errno > 0).then(|| nix::errno::Errno::from_raw(errno)),
-            text: format!("disaster: {message}"),
-        };
-        self.log.write(&line);
-        let hooks = {
-            let mut state = self.state.lock();
-            state.counts.disasters += 1;
-            state.event_hooks.clone()
-        };
-        let told = hooks.is_some_and(|hooks| hooks.disaster(event_type, message, errno));
+        let line = disaster_line(message, errno);
+        self.log(&line);
+        let told = self.call_disaster(event_type, message, errno);
         if !told {
             StderrLog.write(&line);
         }
         told
     }
+
+    /// The same for what no program is ended for, and that is told in one line: on stderr where there is neither callback nor
+    /// logger.
+    pub(super) fn tell_quietly(&self, message: &str, errno: i32) {
+        let line = disaster_line(message, errno);
+        self.log(&line);
+        if !self.call_disaster(0, message, errno) && self.log.is_silent() {
+            StderrLog.write(&line);
+        }
+    }
+
+    /// False if there is no such callback.
+    fn call_disaster(&self, event_type: u32, message: &str, errno: i32) -> bool {
+        let hooks = {
+            let mut state = self.state.lock();
+            state.counts.disasters += 1;
+            state.event_hooks.clone()
+        };
+        hooks.is_some_and(|hooks| hooks.disaster(event_type, message, errno))
+    }
+}
+
+fn disaster_line(message: &str, errno: i32) -> Line {
+    let line = Line::new(Level::Critical, format!("disaster: {message}"));
+    if errno > 0 { line.with_errno(nix::errno::Errno::from_raw(errno)) } else { line }
 }

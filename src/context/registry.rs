@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError};
 use super::{Context, neighbours};
 use crate::childproc::process;
 use crate::forkguard;
+use crate::identity;
 use crate::sync::std_like::{Mutex, Once, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::xen::sigpipe;
 
@@ -86,6 +87,7 @@ pub fn forget_all() {
     let contexts = std::mem::take(&mut *write());
     contexts.values().for_each(|context| context.abandon());
     process::forget();
+    identity::forget_guard();
     FORGOTTEN.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
 }
 

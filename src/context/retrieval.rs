@@ -10,6 +10,7 @@ use super::{Context, SubscriberKey};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::guard::Steps;
+use crate::reactor::stolen;
 
 /// Says whether an event is wanted. May call the context again, but can't take the event that it is looking at.
 pub type Predicate<'a> = dyn FnMut(&Event) -> bool + 'a;
@@ -21,14 +22,14 @@ impl Context {
     /// way to us.
     pub fn check(&self, mask: u64, predicate: Option<&mut Predicate<'_>>) -> Result<Event> {
         self.catch_up();
-        self.retrieve(Own, mask, predicate, &mut 0).ok_or(Error::NotReady)
+        self.retrieve(Own, mask, predicate, &mut 0).ok_or_else(|| self.no_event())
     }
 
     /// What [`Context::check`] finds that has no predicate to ask; `None` where it has to look outside first. So this makes no
     /// system call whatever.
     pub fn check_known(&self, mask: u64) -> Option<Result<Event>> {
         let caught_up = !self.stirred.load(Ordering::Relaxed);
-        caught_up.then(|| self.retrieve_any(Own, mask, &mut 0).ok_or(Error::NotReady))
+        caught_up.then(|| self.retrieve_any(Own, mask, &mut 0).ok_or_else(|| self.no_event()))
     }
 
     /// As [`Context::check`], among a subscriber's events.
@@ -42,7 +43,12 @@ impl Context {
         if subscriber.inbox(&self.state.lock()).is_none() {
             return Err(unknown(subscriber));
         }
-        self.retrieve(subscriber, mask, predicate, &mut 0).ok_or(Error::NotReady)
+        self.retrieve(subscriber, mask, predicate, &mut 0).ok_or_else(|| self.no_event())
+    }
+
+    /// Why there is none.
+    fn no_event(&self) -> Error {
+        if self.is_stolen() { stolen() } else { Error::NotReady }
     }
 
     /// Takes in what is ready, as [`Context::occurred`], and then hands over the events that are there of the types in `mask`,

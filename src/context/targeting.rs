@@ -17,7 +17,7 @@ use crate::evgen::targets::{Demand, MANY, Step, Subject, Target, Targets};
 use crate::reactor::{Monotonic, now};
 use crate::sync::MutexGuard;
 use crate::xen::DOMID_LIMIT;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 use crate::xen::store::{Connection, INTRODUCE_DOMAIN, RELEASE_DOMAIN, Store, release_of};
 
 /// Of the watch for the ends of all domains.
@@ -150,8 +150,8 @@ impl Context {
     }
 }
 
-fn log_failure(state: &mut MutexGuard<'_, State>, what: &str, error: &Error) {
-    let line = Line::failure(Level::Warn, what, error);
+fn log_failure(state: &mut MutexGuard<'_, State>, what: &'static str, error: &Error) {
+    let line = Line::failure(Level::Warn, what, error).of(Kind::Named(what));
     state.outbox.push_back(Item::Log(line));
 }
 

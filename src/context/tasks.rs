@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::guard::Steps;
 use crate::reactor::{TimerId, now};
 use crate::sync::MutexGuard;
-use crate::xen::log::{Level, Line};
+use crate::xen::log::{Kind, Level, Line};
 use crate::xen::store::{Connection, Store};
 
 /// Names a task. Never used twice in a context.
@@ -424,7 +424,8 @@ fn on_connection<R>(state: &mut MutexGuard<'_, State>, work: impl FnOnce(&Connec
 
 /// What a device's script has said.
 fn log_said(state: &mut State, device: Device, lines: Vec<(Level, String)>) {
-    let lines = lines.into_iter().map(|(level, text)| Item::Log(Line::new(level, format!("{device}: {text}"))));
+    let line = |(level, text)| Line::new(level, format!("{device}: {text}")).of(Kind::Quoted);
+    let lines = lines.into_iter().map(|said| Item::Log(line(said)));
     state.outbox.extend(lines);
 }
 

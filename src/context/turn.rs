@@ -74,6 +74,20 @@ impl From<u64> for Token {
     }
 }
 
+impl State {
+    /// Whether there is what this token stands for.
+    fn knows(&self, token: Token) -> bool {
+        match token {
+            Token::Timer => true,
+            Token::Watch | Token::Idle => self.store.is_some(),
+            Token::Probe => self.outage.as_ref().is_some_and(|outage| outage.probe().is_some()),
+            Token::Sigchld => self.children.catches_sigchld(),
+            Token::ChildEnd(id) | Token::ChildOutput(id) => self.children.knows(id),
+            Token::Libxl { fd, version } => self.companion.knows(fd, version),
+        }
+    }
+}
+
 /// What a token can carry of a version.
 pub(super) const VERSION_MASK: u32 = u32::MAX >> 1;
 
@@ -104,6 +118,8 @@ pub(super) enum Later {
     AlwaysReady,
     /// Look at a child of ours.
     Child(u32),
+    /// Write what is held back of lines that have repeated.
+    HeldLines,
     /// A timeout of libxenlight's.
     Libxl(TimeoutId),
 }
@@ -146,13 +162,18 @@ impl Context {
     /// A turn for the application's own loop, which has found our descriptor readable.
     pub fn occurred(&self) {
         let mut state = self.state.lock();
-        if state.application_woken {
+        let announced = state.application_woken;
+        if announced {
             state.application_woken = false;
             self.reactor.quiet_application();
         }
         let here = ApplicationHere::raise(&mut state);
-        self.turn(here.state);
+        let found_nothing = self.turn(here.state) == 0;
         drop(here);
+        if found_nothing && !announced {
+            // As when the number is another file's.
+            self.reactor.outer_is_ours();
+        }
         self.flush(state);
     }
 
@@ -161,17 +182,21 @@ impl Context {
         self.state.lock().timers.earliest().is_some_and(|deadline| deadline <= now())
     }
 
-    /// Takes in what is ready.
-    pub(super) fn turn(&self, state: &mut State) {
-        self.in_turn(state, |state| self.take_turn(state));
+    /// Takes in what is ready; how much that was.
+    pub(super) fn turn(&self, state: &mut State) -> usize {
+        self.in_turn(state, |state| self.take_turn(state))
     }
 
-    fn take_turn(&self, state: &mut State) {
+    fn take_turn(&self, state: &mut State) -> usize {
         self.stirred.store(false, Ordering::Relaxed);
         state.counts.turns += 1;
         let (mut all, mut fresh, mut asked) = (false, false, false);
+        let (mut ready_count, mut strays) = (0, 0);
         for ready in self.reactor.ready() {
-            match Token::from(ready.token) {
+            ready_count += 1;
+            let token = Token::from(ready.token);
+            strays += usize::from(!state.knows(token));
+            match token {
                 Token::Watch => {
                     let looks = self.drain_watches(state);
                     all |= looks.all;
@@ -219,6 +244,7 @@ impl Context {
                             Later::Task(id) => state.task_time_up(id),
                             Later::AlwaysReady => self.always_ready(state),
                             Later::Child(id) => self.look_at_child(state, id),
+                            Later::HeldLines => state.outbox.push_back(Item::HeldLines),
                             Later::Libxl(id) => state.companion.passed(id, &mut state.outbox),
                         }
                     }
@@ -234,6 +260,9 @@ impl Context {
         }
         #[cfg(test)]
         state.pass(super::aftermath::Place::Turn);
+        if ready_count > 0 {
+            self.note_strays(state, strays == ready_count);
+        }
         if all {
             state.strangers.fired();
             self.scan_with_neighbours(state);
@@ -241,12 +270,17 @@ impl Context {
             self.scan(state, false);
         }
         self.ask_about_strangers(state);
+        ready_count
     }
 
     /// Takes all firings off xenstored's queue, so that a burst is one scan; says what there is to look at. Drives whose
     /// watches have fired are looked at from the outbox.
     pub(super) fn drain_watches(&self, state: &mut State) -> Looks {
         let mut looks = Looks::default();
+        // Taking one reads from libxenstore's pipe.
+        if !self.store_is_ours(state) {
+            return looks;
+        }
         for _ in 0..FIRINGS_AT_ONCE {
             let firing = match state.store.as_ref().map(Store::take_firing) {
                 Some(Ok(Some(firing))) => firing,
@@ -289,7 +323,7 @@ impl Context {
             return;
         }
         let text = "a message of xenstored's is lost; everything is looked at".to_owned();
-        state.outbox.push_back(Item::Log(Line { level: Level::Warn, errno: Some(errno), text }));
+        state.outbox.push_back(Item::Log(Line::new(Level::Warn, text).with_errno(errno)));
         let drives: Vec<DriveId> = state.drives.watched().map(|(id, _)| id).collect();
         drives.into_iter().for_each(|id| state.ask_for_look(id));
         state.all_tasks_fired();
@@ -297,7 +331,8 @@ impl Context {
 
     /// Asks the hypervisor about all watched domains, or about those of new generators and those asked for.
     pub(super) fn scan(&self, state: &mut State, all: bool) {
-        if state.domains.is_empty() {
+        // What libxenctrl has the number of may be the application's then.
+        if state.domains.is_empty() || self.is_stolen() {
             return;
         }
         match all {
@@ -324,7 +359,7 @@ impl Context {
 
     /// Goes through all watched domains in a look that was taken with this context's lock held.
     pub(super) fn scan_found(&self, state: &mut State, found: &mut Result<Snapshot, Errno>) {
-        if state.domains.is_empty() {
+        if state.domains.is_empty() || self.is_stolen() {
             return;
         }
         state.counts.scans += 1;
@@ -352,13 +387,17 @@ impl Context {
     /// Nothing is lost by a failed scan, since state is looked at, not counted; so it is simply tried again: once, however many
     /// have failed by then. Each firing meanwhile is a try, too.
     fn scan_failed(&self, state: &mut State, errno: Errno) {
+        // Another reason than the hypervisor's.
+        if !self.reactor.is_ours() {
+            return;
+        }
         let what = "asking the hypervisor for its domains";
         let transient = matches!(errno, Errno::EINTR | Errno::EAGAIN | Errno::EBUSY | Errno::ENOMEM);
         let tries = state.failed_scans;
         state.failed_scans = tries.saturating_add(1);
         state.counts.failed_scans += 1;
         if tries == 0 {
-            state.outbox.push_back(Item::Log(Line { level: Level::Error, errno: Some(errno), text: what.to_owned() }));
+            state.outbox.push_back(Item::Log(Line::new(Level::Error, what).with_errno(errno)));
         }
         let pause = if transient && tries < RESCAN_TRIES {
             Duration::from_millis(10u64.pow(tries))

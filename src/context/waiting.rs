@@ -9,12 +9,13 @@
 
 use std::time::Duration;
 
+use super::arming::{PULSE, PULSES_AT_MOST};
 use super::retrieval::Predicate;
 use super::subscribers::{Own, Which, unknown};
-use super::{Context, State, SubscriberKey};
+use super::{Context, State, SubscriberKey, neighbours};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::reactor::{Monotonic, now};
+use crate::reactor::{Monotonic, now, stolen};
 use crate::sync::MutexGuard;
 
 impl Context {
@@ -83,6 +84,7 @@ impl Context {
             if state.closed {
                 return Err(Error::Invalid("the context was freed during the wait".to_owned()));
             }
+            self.refuse_if_stolen()?;
             let Some(inbox) = which.inbox_mut(&mut state) else {
                 return Err(Error::Invalid("there is no such subscriber, or no longer".to_owned()));
             };
@@ -105,6 +107,10 @@ impl Context {
     pub(super) fn sleep_and_turn(&self, mut state: MutexGuard<'_, State>, deadline: Option<Monotonic>) -> Result<bool> {
         let left = deadline.map(|deadline| deadline.saturating_sub(now()));
         let mut over = left == Some(Duration::ZERO);
+        if !over && !self.reactor.is_ours() {
+            self.flush(state);
+            return Err(stolen());
+        }
         if !over && state.polling {
             match left {
                 Some(left) => drop(self.arrived.wait_for(&mut state, left)),
@@ -115,7 +121,8 @@ impl Context {
         if !over {
             self.reactor.prepare_wait()?;
             let polling = Polling::begin(self, &mut state);
-            MutexGuard::unlocked(polling.state, || self.reactor.wait(left));
+            let at_most = longest_sleep(left);
+            MutexGuard::unlocked(polling.state, || self.reactor.wait(at_most));
             #[cfg(test)]
             polling.state.pass(super::aftermath::Place::Sleep);
             over = deadline.is_some_and(|deadline| deadline <= now());
@@ -150,6 +157,18 @@ impl Drop for Polling<'_, '_> {
         // This thread may return, or be kept by a callback: another must be able to take its place.
         self.context.arrived.notify_all();
     }
+}
+
+/// A thread that sleeps sees by itself whether the descriptors that it sleeps on are still ours: closing them doesn't wake it.
+/// A context that watches is woken more often for its connection.
+fn longest_sleep(left: Option<Duration>) -> Option<Duration> {
+    // The model's threads wake for a reason alone.
+    if cfg!(all(test, xlevent_shuttle)) {
+        return left;
+    }
+    let pulses = neighbours::count().clamp(1, PULSES_AT_MOST) as u32;
+    let longest = PULSE * pulses * 3 / 2;
+    Some(left.map_or(longest, |left| left.min(longest)))
 }
 
 #[cfg(test)]

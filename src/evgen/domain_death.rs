@@ -17,7 +17,7 @@
 //! news in either case.
 
 use super::Recipient;
-use super::identity::{CpuTime, at_rest};
+use super::evidence::{CpuTime, at_rest};
 use super::monitor::Generator;
 use crate::abi::*;
 use crate::xen::hypervisor::DomainInfo;

@@ -27,7 +27,7 @@
 
 use super::Recipient;
 use super::domain_death::{Change, REASON_SUSPEND, Report};
-use super::identity::Trace;
+use super::evidence::Trace;
 use super::monitor::Generator;
 use crate::abi::*;
 use crate::xen::hypervisor::DomainInfo;

@@ -6,7 +6,7 @@ pub mod disk_eject;
 pub mod domain_death;
 pub mod domain_state;
 pub mod domains;
-mod identity;
+mod evidence;
 pub mod monitor;
 mod questions;
 mod runs;

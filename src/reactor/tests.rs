@@ -86,13 +86,13 @@ fn what_nobody_has_asked_for_is_not_made() {
     let reactor = Reactor::new(TIMER).unwrap();
     reactor.wake_application();
     reactor.wake_waiter();
-    assert_eq!(reactor.descriptors().count(), 2);
+    assert_eq!(reactor.descriptors().len(), 2);
     assert!(reactor.fd().is_none());
     reactor.prepare_wait().unwrap();
-    assert_eq!(reactor.descriptors().count(), 3);
+    assert_eq!(reactor.descriptors().len(), 3);
     reactor.open_fd().unwrap();
     reactor.open_fd().unwrap();
-    assert_eq!(reactor.descriptors().count(), 5);
+    assert_eq!(reactor.descriptors().len(), 5);
     assert!(!readable(&reactor));
 }
 
@@ -106,4 +106,115 @@ fn a_wait_ends_when_its_time_has_passed_and_never_by_rounding_before() {
     }
     assert_eq!(poll_timeout(Duration::from_nanos(1)), PollTimeout::from(1u8));
     assert_eq!(poll_timeout(Duration::MAX), PollTimeout::MAX);
+}
+
+/// Which descriptor it is, in [`Reactor::descriptors`].
+const OUTER: usize = 0;
+const WAKE_UP: usize = 1;
+const WAITER: usize = 2;
+const TIMER_FD: usize = 3;
+const INNER: usize = 4;
+
+/// An application's file that has got a number of ours.
+struct Theirs {
+    fd: RawFd,
+    end: UnixStream,
+}
+
+impl Theirs {
+    fn instead_of(fd: RawFd) -> Self {
+        let (theirs, mut end) = UnixStream::pair().unwrap();
+        end.write_all(b"application").unwrap();
+        // SAFETY: in one step, so that no other test gets the number. It is ours no more.
+        assert_eq!(unsafe { libc::dup2(theirs.as_raw_fd(), fd) }, fd);
+        Theirs { fd, end }
+    }
+
+    /// What was to be read is there, nothing was written, and it is open.
+    fn assert_untouched(self) {
+        use std::os::fd::FromRawFd;
+        // SAFETY: it has been the application's since.
+        let mut theirs = unsafe { UnixStream::from_raw_fd(self.fd) };
+        let mut text = [0; 100];
+        assert_eq!(std::io::Read::read(&mut theirs, &mut text).unwrap(), 11);
+        let mut end = self.end;
+        end.set_nonblocking(true).unwrap();
+        let error = std::io::Read::read(&mut end, &mut text).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    }
+}
+
+fn use_all(reactor: &Reactor) {
+    reactor.wake_application();
+    reactor.quiet_application();
+    reactor.wake_waiter();
+    reactor.quiet_waiter();
+    reactor.set_timer(Duration::ZERO);
+    reactor.quiet_timer();
+    assert_eq!(reactor.ready().count(), 0);
+}
+
+#[test]
+fn a_number_that_has_become_the_applications_is_neither_read_nor_written_nor_closed() {
+    for which in [OUTER, WAKE_UP, WAITER, TIMER_FD, INNER] {
+        let reactor = reactor();
+        use_all(&reactor);
+        assert!(!reactor.is_stolen());
+        let theirs = Theirs::instead_of(reactor.descriptors()[which]);
+        use_all(&reactor);
+        reactor.outer_is_ours();
+        assert!(reactor.is_stolen(), "{which}");
+        let (ours, _other) = UnixStream::pair().unwrap();
+        assert_eq!(reactor.add(ours.as_raw_fd(), libc::POLLIN, 42), Err(Errno::EBADF));
+        drop(reactor);
+        theirs.assert_untouched();
+    }
+}
+
+#[test]
+fn an_epoll_set_of_the_applications_is_not_taken_for_ours() {
+    for which in [OUTER, INNER] {
+        let reactor = reactor();
+        let fd = reactor.descriptors()[which];
+        let (ready, mut end) = UnixStream::pair().unwrap();
+        end.write_all(b"x").unwrap();
+        let set = epoll().unwrap();
+        // Told once, to whoever asks first.
+        set.add(&ready, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, 5)).unwrap();
+        // SAFETY: in one step, as above.
+        assert_eq!(unsafe { libc::dup2(set.0.as_raw_fd(), fd) }, fd);
+        use_all(&reactor);
+        reactor.outer_is_ours();
+        assert!(reactor.is_stolen());
+        drop(reactor);
+        let mut events = [EpollEvent::empty()];
+        assert_eq!(set.wait(&mut events, EpollTimeout::ZERO).unwrap(), 1);
+        assert_eq!(events[0].data(), 5);
+        // SAFETY: the application's copy, which nothing uses.
+        assert_eq!(unsafe { libc::close(fd) }, 0);
+    }
+}
+
+#[test]
+fn eventfds_and_timers_of_the_applications_are_not_taken_for_ours() {
+    for which in [WAKE_UP, WAITER, TIMER_FD] {
+        let reactor = reactor();
+        let fd = reactor.descriptors()[which];
+        let theirs = EventFd::from_value_and_flags(3, EfdFlags::EFD_NONBLOCK).unwrap();
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).unwrap();
+        let far = TimeSpec::from_duration(Duration::from_secs(1000));
+        timer.set(Expiration::OneShot(far), TimerSetTimeFlags::empty()).unwrap();
+        let copied = if which == TIMER_FD { timer.as_fd().as_raw_fd() } else { theirs.as_fd().as_raw_fd() };
+        // SAFETY: in one step, as above.
+        assert_eq!(unsafe { libc::dup2(copied, fd) }, fd);
+        use_all(&reactor);
+        assert!(reactor.is_stolen());
+        drop(reactor);
+        assert_eq!(theirs.read(), Ok(3));
+        assert!(
+            matches!(timer.get().unwrap(), Some(Expiration::OneShot(left)) if left > TimeSpec::from_duration(Duration::from_secs(500)))
+        );
+        // SAFETY: the application's copy, which nothing uses.
+        assert_eq!(unsafe { libc::close(fd) }, 0);
+    }
 }

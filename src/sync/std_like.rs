@@ -114,6 +114,10 @@ mod seen {
         pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
             Ok(self.0.lock())
         }
+
+        pub(crate) fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
+            self.0.try_lock().ok_or(TryLockError::WouldBlock)
+        }
     }
 
     #[derive(Debug, Default)]

@@ -3,15 +3,18 @@
 
 use std::path::PathBuf;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use xenctrl_sys::{xc_domaininfo_t, xc_interface};
 
 use super::DOMID_LIMIT;
+use super::apart::apart;
 use super::log::{Capture, Line};
 use super::xenctrl::{self, XenCtrl};
 use crate::error::{Error, Result};
 use crate::forkguard::undisturbed;
+use crate::identity::Guard;
 use crate::stats::Asked;
 use crate::sync::std_like::OnceLock;
 
@@ -154,6 +157,8 @@ pub struct Hypervisor {
     found: usize,
     capture: Box<Capture>,
     asked: Asked,
+    /// libxenctrl doesn't tell its descriptors' numbers. If this is whole, nobody has closed all that a process has.
+    guard: Arc<Guard>,
 }
 
 // SAFETY: an xc_interface may be used by any one thread at a time; ours is only reached through `&mut`.
@@ -164,6 +169,10 @@ impl Hypervisor {
     pub fn open() -> (Result<Self>, Vec<Line>) {
         let Some(functions) = xenctrl::bind() else {
             return (Err(Error::os("no libxenctrl.so.4.* found", Errno::ENOENT)), Vec::new());
+        };
+        let guard = match Guard::shared() {
+            Ok(guard) => guard,
+            Err(error) => return (Err(error), Vec::new()),
         };
         let capture = Capture::new();
         let logger = capture.as_logger().cast();
@@ -177,7 +186,7 @@ impl Hypervisor {
             Err(error) => return (Err(error), capture.take()),
         };
         let asked = Asked::default();
-        let mut hypervisor = Hypervisor { functions, handle, buffer: Vec::new(), found: 0, capture, asked };
+        let mut hypervisor = Hypervisor { functions, handle, buffer: Vec::new(), found: 0, capture, asked, guard };
         let fits = match hypervisor.layout_fits() {
             Ok(false) => Err(Error::os("this libxenctrl has another xc_domaininfo_t than ours", Errno::EPROTO)),
             // A hypervisor that doesn't answer now may do so later; `ask` has to find out then.
@@ -283,10 +292,30 @@ impl Host for Hypervisor {
     }
 }
 
+/// A handle on its way to another thread.
+#[derive(Clone, Copy)]
+struct Shared(NonNull<xc_interface>);
+
+// SAFETY: an xc_interface may be used by any one thread at a time.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    fn get(self) -> *mut xc_interface {
+        self.0.as_ptr()
+    }
+}
+
 impl Drop for Hypervisor {
     fn drop(&mut self) {
+        let (functions, handle) = (self.functions, Shared(self.handle));
         // SAFETY: opened by interface_open, closed once.
-        undisturbed(|| unsafe { (self.functions.interface_close)(self.handle.as_ptr()) });
+        let close = move || undisturbed(|| unsafe { (functions.interface_close)(handle.get()) });
+        if self.guard.is_whole() {
+            close();
+        } else {
+            // Where that can't be had, rather a handle too many than a file of the application's closed.
+            let _ = apart(close);
+        }
     }
 }
 

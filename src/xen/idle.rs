@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
@@ -21,6 +22,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, co
 use super::store::daemon_socket;
 use super::wire::{self, IS_DOMAIN_INTRODUCED, Message};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 
 /// So many questions are under way at once; the daemon has others to serve too.
 const UNDER_WAY: usize = 64;
@@ -40,7 +42,9 @@ pub struct Answer {
 /// The connection.
 #[derive(Debug)]
 pub struct Idle {
-    stream: UnixStream,
+    stream: ManuallyDrop<UnixStream>,
+    /// Whose number it has: the application may have closed it, and use the number for a file of its own.
+    identity: Option<Identity>,
     /// Not sent yet.
     out: Vec<u8>,
     /// Received, and no whole answer yet.
@@ -80,7 +84,14 @@ impl Idle {
 
     /// `stream` doesn't block.
     fn of(stream: UnixStream) -> Self {
-        Idle { stream, out: Vec::new(), received: Vec::new(), under_way: VecDeque::new(), next_request: 0 }
+        let identity = Identity::of(stream.as_raw_fd());
+        let stream = ManuallyDrop::new(stream);
+        Idle { stream, identity, out: Vec::new(), received: Vec::new(), under_way: VecDeque::new(), next_request: 0 }
+    }
+
+    /// Its number is still its own.
+    pub fn is_ours(&self) -> bool {
+        self.identity.is_none_or(|identity| identity.is_at(self.stream.as_raw_fd()))
     }
 
     /// Readable when there are answers; hangs up when the daemon goes away.
@@ -109,6 +120,9 @@ impl Idle {
     }
 
     fn send(&mut self) -> std::result::Result<(), Errno> {
+        if !self.out.is_empty() && !self.is_ours() {
+            return Err(Errno::EBADF);
+        }
         while !self.out.is_empty() {
             // The application may not ignore SIGPIPE.
             match send(self.stream.as_raw_fd(), &self.out, MsgFlags::MSG_NOSIGNAL) {
@@ -125,6 +139,9 @@ impl Idle {
     pub fn answers(&mut self) -> std::result::Result<Vec<Answer>, Errno> {
         // What the socket had no room for.
         self.send()?;
+        if !self.is_ours() {
+            return Err(Errno::EBADF);
+        }
         let mut answers = Vec::new();
         let mut bytes = [0; READ_AT_ONCE];
         loop {
@@ -143,6 +160,15 @@ impl Idle {
                 answers.push(Answer { domid, introduced });
             }
             self.received.drain(..taken);
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            // SAFETY: not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.stream) };
         }
     }
 }

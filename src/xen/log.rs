@@ -7,6 +7,8 @@
 //! A line may quote what a guest or a driver domain has written. It must not be able to end the line and begin another, nor
 //! to command the terminal on which somebody reads it, nor to fill a disk: what a log is given is [`printable`].
 
+mod repeats;
+
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io::Write;
@@ -14,6 +16,8 @@ use std::ptr::NonNull;
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
+
+pub use repeats::{Admitted, Kind, Repeats};
 
 /// How bad it is; the numbers are `xentoollog_level`'s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,17 +44,29 @@ pub struct Line {
     pub errno: Option<Errno>,
     /// The line without its end.
     pub text: String,
+    /// What it is a repetition of.
+    pub kind: Kind,
 }
 
 impl Line {
     /// A line without an errno.
     pub fn new(level: Level, text: impl Into<String>) -> Self {
-        Line { level, errno: None, text: text.into() }
+        Line { level, errno: None, text: text.into(), kind: Kind::Text }
     }
 
     /// A failure as a line: its text, its errno.
     pub fn failure(level: Level, what: &str, error: &crate::error::Error) -> Self {
-        Line { level, errno: error.errno(), text: format!("{what}: {error}") }
+        Line { errno: error.errno(), ..Line::new(level, format!("{what}: {error}")) }
+    }
+
+    /// A failed call as a line, with its errno.
+    pub fn with_errno(self, errno: Errno) -> Self {
+        Line { errno: Some(errno), ..self }
+    }
+
+    /// A line of this kind.
+    pub fn of(self, kind: Kind) -> Self {
+        Line { kind, ..self }
     }
 }
 
@@ -59,6 +75,11 @@ pub trait LogSink: Send + Sync {
     /// Writes one line. Its text may quote what a guest has written, as it is: before somebody reads it on a terminal, or line
     /// by line, it has to be made [`printable`].
     fn write(&self, line: &Line);
+
+    /// It drops every line.
+    fn is_silent(&self) -> bool {
+        false
+    }
 }
 
 /// Drops every line: for contexts that were made without a logger.
@@ -67,6 +88,10 @@ pub struct NullLog;
 
 impl LogSink for NullLog {
     fn write(&self, _line: &Line) {}
+
+    fn is_silent(&self) -> bool {
+        true
+    }
 }
 
 /// Writes to standard error: where there is no logger to be had, such as for a call with an unknown context.
@@ -219,7 +244,8 @@ unsafe extern "C" fn capture_vmessage(
     let capture = unsafe { &*logger };
     let mut lines = capture.lines.lock();
     if lines.len() < CAPTURE_LIMIT {
-        lines.push(Line { level, errno: (errnoval > 0).then(|| Errno::from_raw(errnoval)), text });
+        let errno = (errnoval > 0).then(|| Errno::from_raw(errnoval));
+        lines.push(Line { errno, ..Line::new(level, text) });
     }
 }
 
@@ -271,11 +297,7 @@ mod tests {
         say(Level::Debug, -1);
         assert_eq!(capture.take(), []);
         say(Level::Error, Errno::EACCES as c_int);
-        let expected = Line {
-            level: Level::Error,
-            errno: Some(Errno::EACCES),
-            text: "xc: opening /dev/xen/privcmd, try 7".to_owned(),
-        };
+        let expected = Line::new(Level::Error, "xc: opening /dev/xen/privcmd, try 7").with_errno(Errno::EACCES);
         assert_eq!(capture.take(), [expected]);
         assert_eq!(capture.take(), []);
     }

@@ -3,6 +3,7 @@
 //!
 //! Both bindings crates (`xenstore-sys`, `xenctrl-sys`) are used in this room alone, so that they can be replaced.
 
+mod apart;
 pub mod hypervisor;
 pub mod idle;
 pub mod log;

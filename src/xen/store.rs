@@ -6,14 +6,20 @@
 //!
 //! Beside it there is an [`Idle`] connection, which says what libxenstore doesn't: that the daemon has gone, and which domains it
 //! knows. When the daemon isn't reached through a socket (xenbus), there is none.
+//!
+//! libxenstore keeps its descriptors by number. Before it is asked for anything it is seen to that these are still its own
+//! (`Handle::is_ours`): the application may have closed them, and have the numbers for files of its own. Its reading thread
+//! has a table of its own, where it can, in which nobody closes anything.
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_uint, c_ulong, c_void};
-use std::os::fd::RawFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,11 +28,13 @@ use xenstore_sys::{
     xs_open, xs_read, xs_unwatch, xs_watch, xs_write,
 };
 
+use super::apart::{apart, keep_only};
 use super::idle::Idle;
 use super::sigpipe::spared;
 use crate::dynlib::{Library, function};
 use crate::error::{Error, Result};
 use crate::forkguard::undisturbed;
+use crate::identity::Identity;
 use crate::sync::std_like::OnceLock;
 
 /// Fires when a domain has shut down, is dying, or is gone; which one, nobody says.
@@ -55,6 +63,34 @@ fn get_features_domain() -> Option<GetFeaturesDomain> {
     *FOUND.get_or_init(|| unsafe { function!(Library::process(), c"xs_get_features_domain", GetFeaturesDomain) })
 }
 
+/// A descriptor of libxenstore's.
+#[derive(Debug, Clone, Copy)]
+struct Numbered {
+    fd: RawFd,
+    identity: Identity,
+}
+
+impl Numbered {
+    fn of(fd: RawFd) -> Option<Self> {
+        Identity::of(fd).map(|identity| Numbered { fd, identity })
+    }
+
+    fn is_ours(self) -> bool {
+        self.identity.is_at(self.fd)
+    }
+
+    /// Closes it, if that hasn't been done.
+    fn close(self) {
+        if self.is_ours() {
+            // SAFETY: libxenstore's, whose handle has ended.
+            unsafe { libc::close(self.fd) };
+        }
+    }
+}
+
+/// Of a watch that is never set.
+const NO_TOKEN: &CStr = c"xlevent-none";
+
 /// What xs_open gives. All of libxenstore's functions may be called from any thread.
 #[derive(Debug)]
 struct Handle {
@@ -62,6 +98,14 @@ struct Handle {
     serial: u64,
     /// The daemon has gone, or a watch could not be set or taken away.
     broken: AtomicBool,
+    /// The connection, if we know which it is.
+    socket: Option<Numbered>,
+    /// The end of libxenstore's pipe that is readable when a watch has fired, and the other. Made when it is first asked for.
+    pipe: OnceLock<[Option<Numbered>; 2]>,
+    /// libxenstore has begun its thread, or will with the next watch.
+    reads: AtomicBool,
+    /// One of the numbers was found to be the application's.
+    stolen: AtomicBool,
 }
 
 // SAFETY: libxenstore guards a handle with locks of its own.
@@ -72,7 +116,81 @@ unsafe impl Sync for Handle {}
 /// How long libxenstore's thread may take to find that the daemon has gone. It takes microseconds.
 const READER_ENDS_MS: u32 = 20;
 
+/// The connection's number, which libxenstore doesn't tell: a handle begins with it, in every release so far. It is taken for
+/// that if it is a connection to the daemon.
+fn number_of(raw: NonNull<xs_handle>) -> &'static AtomicI32 {
+    // SAFETY: an allocation of some hundred bytes, aligned for anything, of which the first four are looked at; who asks has
+    // the handle.
+    unsafe { raw.cast::<AtomicI32>().as_ref() }
+}
+
+fn socket_of(raw: NonNull<xs_handle>) -> Option<Numbered> {
+    let fd = number_of(raw).load(Ordering::Relaxed);
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: libxenstore's, which keeps it: it is asked for its peer and not dropped.
+    let stream = ManuallyDrop::new(unsafe { UnixStream::from_raw_fd(fd) });
+    let peer = stream.peer_addr().ok()?;
+    // The daemon may have bound it by another name of the folder.
+    let same = peer.as_pathname().and_then(Path::file_name) == daemon_socket()?.file_name();
+    if same { Numbered::of(fd) } else { None }
+}
+
 impl Handle {
+    /// Whether libxenstore's numbers are still its own, as far as we know them. False for good once it was false.
+    fn is_ours(&self) -> bool {
+        if self.stolen.load(Ordering::Relaxed) {
+            return false;
+        }
+        let socket = self.socket.is_none_or(|socket| {
+            // A thread that has found the end of the connection has closed it, and has said so before.
+            socket.is_ours() || number_of(self.raw).load(Ordering::SeqCst) != socket.fd
+        });
+        let pipe = self.pipe.get().is_none_or(|[reads, _]| reads.is_none_or(Numbered::is_ours));
+        if !(socket && pipe) {
+            self.stolen.store(true, Ordering::Relaxed);
+        }
+        socket && pipe
+    }
+
+    /// Notes libxenstore's pipe, which there is now.
+    fn note_pipe(&self, fd: RawFd) {
+        self.pipe.get_or_init(|| {
+            let Some(reads) = Numbered::of(fd) else { return [None; 2] };
+            // Made at once, so it is mostly the next number. Both ends have the same inode.
+            let writes = [fd + 1].into_iter().chain(0..fd + 64);
+            let writes = writes.filter(|other| *other != fd).find(|other| reads.identity.is_at(*other));
+            [Some(reads), writes.map(|fd| Numbered { fd, identity: reads.identity })]
+        });
+    }
+
+    /// Has libxenstore begin its thread, in a table of descriptors with nothing in it but the connection and the pipe. It does
+    /// so with the first watch that it is asked for. Where it can't be had so, it begins it with ours, in everybody's table.
+    fn begin_reader(&self) {
+        if self.reads.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Some(kept) = self.kept_by_reader() else { return };
+        let raw = Shared(self.raw);
+        apart(move || {
+            // No daemon sets a watch on nothing.
+            // SAFETY: a live handle and two C strings.
+            if keep_only(&kept) && spared(|| unsafe { xs_watch(raw.get(), c"".as_ptr(), NO_TOKEN.as_ptr()) }) {
+                // SAFETY: as above.
+                spared(|| unsafe { xs_unwatch(raw.get(), c"".as_ptr(), NO_TOKEN.as_ptr()) });
+            }
+        });
+    }
+
+    /// The numbers that libxenstore's thread needs, ascending, if we know all of them.
+    fn kept_by_reader(&self) -> Option<[RawFd; 3]> {
+        let [reads, writes] = *self.pipe.get()?;
+        let mut kept = [self.socket?.fd, reads?.fd, writes?.fd];
+        kept.sort_unstable();
+        Some(kept)
+    }
+
     /// Waits until libxenstore's thread has closed the socket of a daemon that has gone. xs_close cancels that thread, and
     /// a thread that is cancelled as it begins to close loses the descriptor.
     fn await_reader(&self) {
@@ -89,13 +207,36 @@ impl Handle {
     }
 }
 
+/// A handle on its way to another thread.
+#[derive(Clone, Copy)]
+struct Shared(NonNull<xs_handle>);
+
+// SAFETY: libxenstore guards a handle with locks of its own.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    fn get(self) -> *mut xs_handle {
+        self.0.as_ptr()
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        if *self.broken.get_mut() {
-            self.await_reader();
-        }
+        let raw = Shared(self.raw);
         // SAFETY: opened by xs_open, closed once. Joins the reading thread.
-        undisturbed(|| unsafe { xs_close(self.raw.as_ptr()) });
+        let close = move || undisturbed(|| unsafe { xs_close(raw.get()) });
+        if self.is_ours() {
+            if *self.broken.get_mut() {
+                self.await_reader();
+            }
+            close();
+        } else if apart(close).is_none() {
+            // Rather a handle too many than a file of the application's closed.
+            return;
+        }
+        // What libxenstore has left: its thread, when it finds the connection's end, closes that in its own table alone.
+        let pipe = self.pipe.get().into_iter().flatten().flatten();
+        self.socket.iter().chain(pipe).for_each(|descriptor| descriptor.close());
     }
 }
 
@@ -108,6 +249,16 @@ impl Connection {
         self.0.raw.as_ptr()
     }
 
+    /// Runs a request of libxenstore's. If its numbers are no longer its own, there is none, but `refused` and EBADF.
+    pub(super) fn request<R>(&self, refused: R, request: impl FnOnce() -> R) -> R {
+        if self.0.is_ours() {
+            spared(request)
+        } else {
+            Errno::EBADF.set();
+            refused
+        }
+    }
+
     /// The daemon has gone. So it is closed with care.
     pub fn mark_broken(&self) {
         self.0.broken.store(true, Ordering::Relaxed);
@@ -118,13 +269,14 @@ impl Connection {
         let Some(get_features_domain) = get_features_domain() else { return false };
         let mut features: c_uint = 0;
         // SAFETY: a live handle and a place for the answer; domain 0 has all that the daemon has.
-        spared(|| unsafe { get_features_domain(self.raw(), 0, &mut features) }) && features & FEATURE_WATCH_DEPTH != 0
+        self.request(false, || unsafe { get_features_domain(self.raw(), 0, &mut features) })
+            && features & FEATURE_WATCH_DEPTH != 0
     }
 
     /// Sets a watch, which fires once at once.
     pub fn watch(&self, path: &CStr, token: &CStr) -> Result<()> {
         // SAFETY: a live handle and two C strings.
-        if spared(|| unsafe { xs_watch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
+        if self.request(false, || unsafe { xs_watch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
             Ok(())
         } else {
             let failure = failure("setting a watch on", path);
@@ -136,7 +288,7 @@ impl Connection {
     /// Takes a watch away. Nothing that it fires comes after this; what it has fired before may still be there.
     pub fn unwatch(&self, path: &CStr, token: &CStr) -> Result<()> {
         // SAFETY: a live handle and two C strings.
-        if spared(|| unsafe { xs_unwatch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
+        if self.request(false, || unsafe { xs_unwatch(self.raw(), path.as_ptr(), token.as_ptr()) }) {
             Ok(())
         } else {
             let failure = failure("removing the watch on", path);
@@ -150,7 +302,8 @@ impl Connection {
     pub fn read(&self, path: &CStr) -> Result<Option<Vec<u8>>> {
         let mut length: c_uint = 0;
         // SAFETY: a live handle, a C string and a place for the length; transaction 0 is none.
-        let value: *mut c_void = spared(|| unsafe { xs_read(self.raw(), 0, path.as_ptr(), &mut length) });
+        let read = || unsafe { xs_read(self.raw(), 0, path.as_ptr(), &mut length) };
+        let value: *mut c_void = self.request(std::ptr::null_mut(), read);
         if value.is_null() {
             // No error is put together where none is wanted: most nodes that are looked for aren't there.
             return if Errno::last() == Errno::ENOENT { Ok(None) } else { Err(failure("reading", path)) };
@@ -168,11 +321,8 @@ impl Connection {
             return Err(Error::os(format!("writing {}", path.to_string_lossy()), Errno::E2BIG));
         };
         // SAFETY: a live handle, a C string and as many bytes as we say; transaction 0 is none.
-        if spared(|| unsafe { xs_write(self.raw(), 0, path.as_ptr(), value.as_ptr().cast(), length) }) {
-            Ok(())
-        } else {
-            Err(failure("writing", path))
-        }
+        let write = || unsafe { xs_write(self.raw(), 0, path.as_ptr(), value.as_ptr().cast(), length) };
+        if self.request(false, write) { Ok(()) } else { Err(failure("writing", path)) }
     }
 }
 
@@ -241,6 +391,10 @@ impl Store {
                 raw: handle,
                 serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
                 broken: AtomicBool::new(false),
+                socket: socket_of(handle),
+                pipe: OnceLock::new(),
+                reads: AtomicBool::new(false),
+                stolen: AtomicBool::new(false),
             };
             Ok(Store { connection: Connection(Arc::new(handle)), idle })
         })
@@ -251,6 +405,16 @@ impl Store {
         self.connection.0.serial
     }
 
+    /// Whether its descriptors are still its own. False for good once it was false.
+    pub fn is_ours(&self) -> bool {
+        self.connection.0.is_ours() && self.idle.as_ref().is_none_or(Idle::is_ours)
+    }
+
+    /// It was found that the application has closed libxenstore's descriptors.
+    pub fn connection_is_stolen(&self) -> bool {
+        self.connection.0.stolen.load(Ordering::Relaxed)
+    }
+
     /// A share in the connection.
     pub fn connection(&self) -> Connection {
         self.connection.clone()
@@ -258,9 +422,12 @@ impl Store {
 
     /// Makes the watches' descriptor and the connection on which nothing waits. Waits for the daemon to accept, so call it without a lock.
     pub fn listen(&mut self) -> Result<()> {
-        if self.fd() < 0 {
+        let fd = self.fd();
+        if fd < 0 {
             return Err(Error::os("making a descriptor for xenstored's watches", Errno::last()));
         }
+        self.connection.0.note_pipe(fd);
+        self.connection.0.begin_reader();
         if self.idle.is_none() {
             self.idle = Idle::open()?;
         }

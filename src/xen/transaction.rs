@@ -12,7 +12,6 @@ use xenstore_sys::{
     xs_transaction_start, xs_transaction_t, xs_write,
 };
 
-use super::sigpipe::spared;
 use super::store::{Connection, failure};
 use crate::error::{Error, Result};
 
@@ -65,7 +64,7 @@ pub struct Transaction<'connection> {
 impl<'connection> Transaction<'connection> {
     fn begin(connection: &'connection Connection) -> Result<Self> {
         // SAFETY: a live handle.
-        match spared(|| unsafe { xs_transaction_start(connection.raw()) }) {
+        match connection.request(0, || unsafe { xs_transaction_start(connection.raw()) }) {
             0 => Err(Error::os("beginning a transaction of xenstored's", Errno::last())),
             id => Ok(Transaction { connection, id, open: true }),
         }
@@ -75,7 +74,7 @@ impl<'connection> Transaction<'connection> {
     fn commit(mut self) -> Result<bool> {
         self.open = false;
         // SAFETY: a live handle and a transaction of its own, which ends here.
-        if spared(|| unsafe { xs_transaction_end(self.connection.raw(), self.id, false) }) {
+        if self.connection.request(false, || unsafe { xs_transaction_end(self.connection.raw(), self.id, false) }) {
             return Ok(true);
         }
         match Errno::last() {
@@ -88,8 +87,8 @@ impl<'connection> Transaction<'connection> {
     pub fn read(&self, path: &CStr) -> Result<Option<Vec<u8>>> {
         let mut length: c_uint = 0;
         // SAFETY: a live handle, a transaction of its own, a C string and a place for the length.
-        let value: *mut c_void =
-            spared(|| unsafe { xs_read(self.connection.raw(), self.id, path.as_ptr(), &mut length) });
+        let read = || unsafe { xs_read(self.connection.raw(), self.id, path.as_ptr(), &mut length) };
+        let value: *mut c_void = self.connection.request(std::ptr::null_mut(), read);
         if value.is_null() {
             return if Errno::last() == Errno::ENOENT { Ok(None) } else { Err(failure("reading", path)) };
         }
@@ -107,7 +106,7 @@ impl<'connection> Transaction<'connection> {
         };
         let (handle, bytes) = (self.connection.raw(), value.as_ptr().cast());
         // SAFETY: a live handle, a transaction of its own, a C string and as many bytes as we say.
-        match spared(|| unsafe { xs_write(handle, self.id, path.as_ptr(), bytes, length) }) {
+        match self.connection.request(false, || unsafe { xs_write(handle, self.id, path.as_ptr(), bytes, length) }) {
             true => Ok(()),
             false => Err(failure("writing", path)),
         }
@@ -119,7 +118,8 @@ impl<'connection> Transaction<'connection> {
         let count = entries.len() as c_uint;
         let handle = self.connection.raw();
         // SAFETY: a live handle, a transaction of its own, a C string and as many entries as we say.
-        match spared(|| unsafe { xs_set_permissions(handle, self.id, path.as_ptr(), entries.as_mut_ptr(), count) }) {
+        let set = || unsafe { xs_set_permissions(handle, self.id, path.as_ptr(), entries.as_mut_ptr(), count) };
+        match self.connection.request(false, set) {
             true => Ok(()),
             false => Err(failure("setting the permissions of", path)),
         }
@@ -128,7 +128,7 @@ impl<'connection> Transaction<'connection> {
     /// Removes a node with all that is below it; whether it can have been there.
     pub fn remove(&self, path: &CStr) -> Result<bool> {
         // SAFETY: a live handle, a transaction of its own and a C string.
-        if spared(|| unsafe { xs_rm(self.connection.raw(), self.id, path.as_ptr()) }) {
+        if self.connection.request(false, || unsafe { xs_rm(self.connection.raw(), self.id, path.as_ptr()) }) {
             return Ok(true);
         }
         if Errno::last() == Errno::ENOENT { Ok(false) } else { Err(failure("removing", path)) }
@@ -157,7 +157,8 @@ impl<'connection> Transaction<'connection> {
         let mut count: c_uint = 0;
         let handle = self.connection.raw();
         // SAFETY: a live handle, a transaction of its own, a C string and a place for the number.
-        let names: *mut *mut c_char = spared(|| unsafe { xs_directory(handle, self.id, path.as_ptr(), &mut count) });
+        let list = || unsafe { xs_directory(handle, self.id, path.as_ptr(), &mut count) };
+        let names: *mut *mut c_char = self.connection.request(std::ptr::null_mut(), list);
         if names.is_null() {
             return if Errno::last() == Errno::ENOENT { Ok(0) } else { Err(failure("listing", path)) };
         }
@@ -171,7 +172,7 @@ impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if self.open {
             // SAFETY: a live handle and a transaction of its own, which ends here. If that fails, it has ended before.
-            spared(|| unsafe { xs_transaction_end(self.connection.raw(), self.id, true) });
+            self.connection.request(false, || unsafe { xs_transaction_end(self.connection.raw(), self.id, true) });
         }
     }
 }
