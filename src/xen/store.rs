@@ -279,6 +279,13 @@ impl Store {
         unsafe { xs_fileno(self.connection.raw()) }
     }
 
+    /// The same for who waits by itself; `None` before [`Store::listen`].
+    pub fn watches_fd(&self) -> Option<BorrowedFd<'_>> {
+        let fd = self.fd();
+        // SAFETY: libxenstore keeps it open until the handle is closed, which isn't while `self` is borrowed.
+        (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
     /// Hangs up when the daemon goes away.
     pub fn hangup_fd(&self) -> Option<BorrowedFd<'_>> {
         self.idle.as_ref().map(AsFd::as_fd)
