@@ -76,8 +76,17 @@ impl Wanted {
 /// happened, the reason with its number or -, and the domain's name, which is empty where it could not (yet) be learnt. In names,
 /// bytes that are not printable ASCII, and backslashes, are written as \xNN. Each line is written at once.
 ///
-/// xenstored may be restarted meanwhile: nothing that can still be seen is lost. The control domain, number 0, is only
-/// watched where it is named.
+/// The name is the last one that this domain had, also on the line of its death, when another domain may have its name or its
+/// number already. A toolstack may name a domain after it has created it: so the line "created" of a domain without a name
+/// waits for the name, but not longer than a second. Meanwhile lines of other domains go ahead, so the times need not
+/// ascend. If xenstored doesn't answer for a second, lines have the last name that is known.
+///
+/// xenstored may be restarted meanwhile: nothing that can still be seen is lost. That it has gone, and that it is back, is
+/// written to standard error, with --json too. At the beginning it has to answer: if it doesn't for 10 seconds, or the
+/// hypervisor doesn't, the exit status is 3. The control domain, number 0, is only watched where it is named.
+///
+/// A signal, or the end of the time, ends the command at once, whatever it waits for: xenstored, the hypervisor, or whoever
+/// reads its output. Lines that nobody reads are lost then.
 #[derive(Debug, Args)]
 pub struct Watch {
     /// Watch this domain alone, and end when it is dead; may be given several times
@@ -116,6 +125,8 @@ pub struct Watch {
     pub count: Option<u64>,
 
     /// End after this time, such as 30s or 5min, with exit status 4
+    ///
+    /// The time begins when the command does. It is kept also while xenstored doesn't answer, and while nobody reads the output.
     #[arg(short, long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
 }
@@ -142,7 +153,7 @@ pub struct Run {
 /// `xlevent run` gets the library in front of it in xl. Each is ok, warn or BAD; below the last two stands what to do.
 ///
 /// What is said is found out by doing what a program would do: hypercalls are made, xenstored is asked, and the dynamic linker,
-/// too. Nothing is changed, and xl isn't started.
+/// too. Nothing is changed, and xl isn't started. What doesn't answer within 5 seconds is BAD, and the next check is made.
 #[derive(Debug, Args)]
 pub struct Doctor {}
 

@@ -54,8 +54,11 @@ fn releases(programs: &[PathBuf]) -> Finding {
     let what = "libxenlight";
     let mut found = BTreeMap::new();
     let deadline = limit::for_programs();
-    // A host needn't have a cache, and where a program asks for a library it may say itself where that is.
-    for said in programs.iter().map(|program| loaded_by(program, deadline)).chain([cache(deadline)]) {
+    // A host needn't have a cache, and where a program asks for a library it may say itself where that is. The programs first: the
+    // cache's program may hang, and take all the time that there is.
+    for said in
+        programs.iter().map(|program| loaded_by(program, deadline)).chain(std::iter::once_with(|| cache(deadline)))
+    {
         for file in libxenlights(&said) {
             // One may be reached by several paths.
             let key = fs::canonicalize(file).unwrap_or_else(|_| file.into());

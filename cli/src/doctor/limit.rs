@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_check_that_hangs_is_bad_and_the_next_is_done() {
         let (_never, answer) = mpsc::channel::<()>();
-        let hangs = move || drop(answer.recv());
+        let hangs = move || answer.recv();
         let finding = check_within(Duration::from_millis(10), "it", hangs).unwrap_err().to_string();
         assert!(finding.starts_with("BAD   it ") && finding.contains("no answer within"), "{finding}");
         assert_eq!(check("it", || 7).unwrap(), 7);

@@ -157,10 +157,7 @@ fn serve(requests: &Mailbox<Request>, post: &Post<Message>) {
         for requests in arrived.chunks(AT_ONCE) {
             reader.deal_with(requests);
         }
-        reader.take_firings();
-        for domid in std::mem::take(&mut reader.changed) {
-            reader.look(domid);
-        }
+        reader.catch_up();
     }
 }
 
@@ -198,6 +195,8 @@ impl Reader<'_> {
             }
         }
         domids.into_iter().for_each(|domid| self.look(domid));
+        // What was changed before this was asked for is known when it is answered.
+        self.catch_up();
         let done = requests.iter().filter(|request| matches!(request, Request::Read { .. })).count();
         if done > 0 {
             self.post.send(Message::Names(Answer::Done(done)));
@@ -214,6 +213,14 @@ impl Reader<'_> {
                 self.post.send(Message::Names(Answer::Name(Reading { domid, of, name })));
                 return;
             }
+        }
+    }
+
+    /// Reads the names that have changed.
+    fn catch_up(&mut self) {
+        self.take_firings();
+        for domid in std::mem::take(&mut self.changed) {
+            self.look(domid);
         }
     }
 

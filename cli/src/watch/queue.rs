@@ -61,7 +61,9 @@ impl Queue {
         for pending in self.take_all() {
             let is_ready = !held.contains(&pending.domid)
                 && (pending.request <= answered || hangs)
-                && (!pending.new || now >= pending.until() || lives.name(pending.life).is_some());
+                && (!pending.new
+                    || now >= pending.until()
+                    || lives.name(pending.life).is_some_and(|name| !name.is_empty()));
             if is_ready {
                 ready.push(pending);
             } else {

@@ -86,6 +86,15 @@ impl Running {
         self.lines.recv_timeout(PATIENCE).expect("another line")
     }
 
+    /// The next line, `None` at the end.
+    pub fn next_line(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("neither a line nor the end"),
+        }
+    }
+
     /// Takes a line, if there is one soon.
     pub fn has_line(&self) -> bool {
         self.lines.recv_timeout(Duration::from_millis(20)).is_ok()
