@@ -263,7 +263,8 @@ fn doctor(command: &mut Command) -> (String, Option<i32>) {
     let doctor = Started::start(command.stdout(writer));
     // It holds the other end of the pipe, too.
     command.stdout(Stdio::null());
-    (said(reader), doctor.end().code())
+    let code = doctor.end().code();
+    (said(reader), code)
 }
 
 #[test]
