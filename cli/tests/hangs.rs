@@ -186,6 +186,31 @@ fn a_line_has_the_last_name_that_is_known_when_xenstored_hangs() {
 }
 
 #[test]
+fn a_signal_ends_it_while_a_name_is_looked_up() {
+    let host = host();
+    let web = host.create(&Config::named("web")).unwrap();
+    host.suspend(web).unwrap();
+    for signal in [SIGINT, SIGTERM] {
+        let watch = Running::start(&mut on(&host, &["watch", "--json", "-s"]));
+        for _ in 0..2 {
+            watch.line();
+        }
+        host.pause_xenstored(true).unwrap();
+        host.change([web], Change::Resume).unwrap();
+        // Such a look finds it running, and its name is asked for.
+        let before = host.count(Call::GetDomainInfoList);
+        wait_for("a look", || host.count(Call::GetDomainInfoList) > before);
+        xensim::sys::kill(watch.pid(), signal).unwrap();
+        let ran = watch.next_line();
+        assert!(ran.is_none_or(|line| essence(&line) == json!([web, "running", "web"])));
+        assert_eq!(watch.end().code(), Some(0));
+        host.pause_xenstored(false).unwrap();
+        host.suspend(web).unwrap();
+        host.settle().unwrap();
+    }
+}
+
+#[test]
 fn the_time_is_kept_while_a_name_is_looked_up() {
     let host = host();
     let web = host.create(&Config::named("web")).unwrap();

@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
@@ -360,7 +359,8 @@ fn that_xenstored_has_gone_and_is_back_is_said_on_standard_error() {
         let watch = Running::start(on(&host, &[&["watch"], options].concat()).stderr(writer));
         watch.line();
         host.restart_xenstored().unwrap();
-        let mut said = BufReader::new(reader).lines().map(Result::unwrap);
+        let lines = support::lines(reader);
+        let mut said = std::iter::from_fn(|| lines.recv_timeout(support::PATIENCE).ok());
         let gone = said.next().unwrap();
         assert!(gone.contains("xenstored") && gone.ends_with("; waiting for it to come back"), "{gone}");
         assert!(said.any(|line| line.starts_with("xlevent: xenstored is back after ")));

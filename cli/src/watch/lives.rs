@@ -86,12 +86,11 @@ impl Lives {
         };
         // A dead one doesn't live.
         let is_its = |life: &Life| life.domid == domid && life.uuid == uuid && (dying || !life.dead);
-        if let Some(life) = current.and_then(|id| self.lives.get_mut(&id)) {
-            if is_its(life) || (life.uuid == UNKNOWN && !life.dead) {
-                life.uuid = uuid;
-                life.name = Some(name);
-                return;
-            }
+        let is_theirs = |life: &Life| is_its(life) || (life.uuid == UNKNOWN && !life.dead);
+        if let Some(life) = current.and_then(|id| self.lives.get_mut(&id)).filter(|life| is_theirs(life)) {
+            life.uuid = uuid;
+            life.name = Some(name);
+            return;
         }
         match self.lives.values_mut().find(|life| life.dead && is_its(life)) {
             Some(life) => life.name = Some(name),

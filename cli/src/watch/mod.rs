@@ -284,7 +284,9 @@ impl Watching {
             }
             Message::Names(Answer::Name(reading)) => self.lives.learn(reading),
             Message::Names(Answer::Done(count)) => {
-                self.names.as_mut().map(|names| names.done(count, now));
+                if let Some(names) = &mut self.names {
+                    names.done(count, now);
+                }
             }
             Message::Output => self.check_output()?,
         }

@@ -38,7 +38,7 @@ pub enum Answer {
     Connected(Result<()>),
     /// A name that was read.
     Name(Reading),
-    /// So many requests for names have been dealt with.
+    /// So many requests for names have been dealt with; none: others are dealt with meanwhile.
     Done(usize),
 }
 
@@ -127,8 +127,9 @@ struct Reader<'a> {
 
 /// How many watches there are at most. xenstored goes through all of them at each write.
 const WATCHES_MAX: usize = 1024;
-/// After how many names at most it is said that it goes on.
-const AT_ONCE: usize = 64;
+/// After how many names at most it is said that it goes on, and what is asked for comes first again. On a host with thousands of
+/// domains xenstored takes milliseconds for each request.
+const AT_ONCE: usize = 16;
 /// After how many milliseconds xenstored is looked for again.
 const PAUSE_MS: u16 = 500;
 
@@ -195,7 +196,7 @@ impl Reader<'_> {
             }
         }
         domids.into_iter().for_each(|domid| self.look(domid));
-        // What was changed before this was asked for is known when it is answered.
+        // So what was changed before this was asked for is known when it is answered, but for a host where much changes.
         self.catch_up();
         let done = requests.iter().filter(|request| matches!(request, Request::Read { .. })).count();
         if done > 0 {
@@ -216,12 +217,18 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the names that have changed.
+    /// Reads names that have changed, or may have.
     fn catch_up(&mut self) {
         self.take_firings();
-        for domid in std::mem::take(&mut self.changed) {
+        for _ in 0..AT_ONCE {
+            let Some(domid) = self.changed.pop_first() else { return };
+            // On a new connection it isn't watched yet.
+            if self.followed.contains(&domid) && !self.watched.contains(&domid) {
+                self.watch(domid);
+            }
             self.look(domid);
         }
+        self.post.send(Message::Names(Answer::Done(0)));
     }
 
     fn holder(&mut self, domid: u32) -> Option<Holder> {
@@ -301,15 +308,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Watches all names on a new connection, and has them read.
+    /// Has all names watched and read on a new connection.
     fn connected(&mut self, mut store: Store) -> std::result::Result<(), Error> {
         store.listen()?;
         self.store = Some(store);
         self.watched.clear();
         self.fresh.clear();
-        let followed: Vec<u32> = self.followed.iter().copied().collect();
-        followed.iter().for_each(|domid| self.watch(*domid));
-        self.changed.extend(followed);
+        self.changed.extend(&self.followed);
         Ok(())
     }
 }
