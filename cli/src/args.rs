@@ -2,8 +2,10 @@
 //! The command line. What `--help` says, the manual page and the completions are all made of this.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// The exit codes, and what they mean.
@@ -45,6 +47,28 @@ pub enum Command {
     Doctor(Doctor),
 }
 
+/// A domain that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    Number(u32),
+    /// As xenstore has it: any bytes.
+    Name(Vec<u8>),
+}
+
+impl Wanted {
+    fn parse(text: OsString) -> Result<Self, String> {
+        let bytes = text.into_vec();
+        let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse().ok();
+        if let Some(name) = bytes.strip_prefix(b"name:") {
+            return Ok(Wanted::Name(name.to_vec()));
+        }
+        if let Some(digits) = bytes.strip_prefix(b"domid:") {
+            return number(digits).map(Wanted::Number).ok_or_else(|| "no number follows domid:".to_owned());
+        }
+        Ok(number(&bytes).map_or(Wanted::Name(bytes), Wanted::Number))
+    }
+}
+
 /// Write a line for each thing that happens to a domain
 ///
 /// A domain is created, suspended, running (again, after it was suspended or had shut down), shut down for a reason, dead. A
@@ -52,13 +76,30 @@ pub enum Command {
 /// happened, the reason with its number or -, and the domain's name, which is empty where it could not (yet) be learnt. In names,
 /// bytes that are not printable ASCII, and backslashes, are written as \xNN. Each line is written at once.
 ///
-/// xenstored may be restarted meanwhile: nothing that can still be seen is lost. The control domain, number 0, is only
-/// watched where it is named.
+/// The name is the last one that this domain had, also on the line of its death, when another domain may have its name or its
+/// number already. A toolstack may name a domain after it has created it: so the line "created" of a domain without a name
+/// waits for the name, but not longer than a second. Meanwhile lines of other domains go ahead, so the times need not
+/// ascend. If xenstored doesn't answer for a second, lines have the last name that is known.
+///
+/// xenstored may be restarted meanwhile: nothing that can still be seen is lost. That it has gone, and that it is back, is
+/// written to standard error, with --json too. At the beginning it has to answer: if it doesn't for 10 seconds, or the
+/// hypervisor doesn't, the exit status is 3. The control domain, number 0, is only watched where it is named.
+///
+/// A signal, or the end of the time, ends the command at once, whatever it waits for: xenstored, the hypervisor, or whoever
+/// reads its output. Lines that nobody reads are lost then.
 #[derive(Debug, Args)]
 pub struct Watch {
     /// Watch this domain alone, and end when it is dead; may be given several times
+    ///
+    /// A number is a domain's number, anything else a name. name:42 is the domain with the name 42, domid:42 the same as 42.
+    ///
+    /// Of several domains with the name, the living one is meant: one that is dying, such as one that can't be freed, doesn't
+    /// count beside it. If several live, the command fails and says their numbers. If none lives, all that are dying are meant,
+    /// and it ends at once with a line for each. Which domain is meant is found out once: it is followed under whatever
+    /// name it is given later.
     #[arg(short, long, value_name = "N|NAME", value_hint = ValueHint::Other, conflicts_with = "all")]
-    pub domain: Vec<String>,
+    #[arg(value_parser = OsStringValueParser::new().try_map(Wanted::parse))]
+    pub domain: Vec<Wanted>,
 
     /// Watch all domains, also those that are yet to come (the default)
     #[arg(short, long)]
@@ -84,6 +125,8 @@ pub struct Watch {
     pub count: Option<u64>,
 
     /// End after this time, such as 30s or 5min, with exit status 4
+    ///
+    /// The time begins when the command does. It is kept also while xenstored doesn't answer, and while nobody reads the output.
     #[arg(short, long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
 }
@@ -110,7 +153,7 @@ pub struct Run {
 /// `xlevent run` gets the library in front of it in xl. Each is ok, warn or BAD; below the last two stands what to do.
 ///
 /// What is said is found out by doing what a program would do: hypercalls are made, xenstored is asked, and the dynamic linker,
-/// too. Nothing is changed, and xl isn't started.
+/// too. Nothing is changed, and xl isn't started. What doesn't answer within 5 seconds is BAD, and the next check is made.
 #[derive(Debug, Args)]
 pub struct Doctor {}
 
@@ -123,6 +166,28 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_number_is_a_number_and_what_follows_name_is_a_name() {
+        let parse = |text: &[u8]| Wanted::parse(OsString::from_vec(text.to_vec()));
+        for number in ["42", "domid:42"] {
+            assert_eq!(parse(number.as_bytes()), Ok(Wanted::Number(42)));
+        }
+        for (text, name) in [
+            (&b"web"[..], &b"web"[..]),
+            (b"name:42", b"42"),
+            (b"name:domid:42", b"domid:42"),
+            (b"name:", b""),
+            (b"", b""),
+            (b"4294967296", b"4294967296"),
+            (b"\xff", b"\xff"),
+        ] {
+            assert_eq!(parse(text), Ok(Wanted::Name(name.to_vec())));
+        }
+        for text in [&b"domid:"[..], b"domid:web", b"domid:4294967296", b"domid:\xff"] {
+            assert!(parse(text).is_err());
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | [`doctor`] | `xlevent doctor`: what there is, and what is amiss |
 //! | [`libraries`] | where the library is |
 //! | [`program`] | what kind of file a program is |
+//! | [`output`] | writing to who may not read |
 //! | [`exit`] | how the command ends |
 //!
 //! It is a user of the library like any other: what it does with Xen it does through the crate's public functions.
@@ -17,6 +18,7 @@ mod args;
 mod doctor;
 mod exit;
 mod libraries;
+mod output;
 mod program;
 mod run;
 mod watch;
@@ -33,7 +35,10 @@ fn main() -> ExitCode {
         Command::Doctor(_) => doctor::doctor(),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            exit::parting();
+            ExitCode::SUCCESS
+        }
         Err(failure) => failure.report(),
     }
 }

@@ -4,12 +4,13 @@
 //! Nothing is executed here, and nothing that a file says is believed beyond its own fate: whatever can't be read is left to
 //! the kernel to judge.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, access};
 
 /// A script's interpreter may be a script; the kernel goes no deeper.
@@ -57,7 +58,7 @@ pub fn why_not_preloaded(program: &Path) -> Option<String> {
 }
 
 fn why_not(program: &Path, depth: u32) -> Option<String> {
-    let mut file = File::open(program).ok()?;
+    let mut file = open(program)?;
     let about = file.metadata().ok()?;
     let mut begin = Vec::new();
     file.by_ref().take(FIRST_LINE as u64).read_to_end(&mut begin).ok()?;
@@ -84,6 +85,15 @@ fn why_not(program: &Path, depth: u32) -> Option<String> {
         return Some(format!("{name} is made for another kind of processor"));
     }
     (!header.asks_for_a_linker(&file)?).then(|| format!("{name} is linked statically"))
+}
+
+/// Opens what can be a program. A script may name anything as its interpreter: a FIFO or a terminal would keep us waiting, and the
+/// kernel executes neither.
+pub fn open(path: &Path) -> Option<File> {
+    // Opening a device may do something to it.
+    path.metadata().ok().filter(fs::Metadata::is_file)?;
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
+    file.metadata().is_ok_and(|about| about.is_file()).then_some(file)
 }
 
 /// The interpreter that a script names.
@@ -158,6 +168,21 @@ mod tests {
         lying[..4].copy_from_slice(b"\x7fELF");
         let elf = Elf::of(&lying).unwrap();
         assert_eq!(elf.asks_for_a_linker(&File::open("/proc/self/exe").unwrap()), None);
+    }
+
+    #[test]
+    fn an_interpreter_that_is_no_file_is_not_waited_for() {
+        let folder = std::env::temp_dir().join(format!("xlevent-program-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let fifo = folder.join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let script = folder.join("script");
+        std::fs::write(&script, format!("#!{}\n", fifo.display())).unwrap();
+        let (sender, judged) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(why_not_preloaded(&script)));
+        let judgement = judged.recv_timeout(std::time::Duration::from_secs(60));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(judgement, Ok(None));
     }
 
     #[test]

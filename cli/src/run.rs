@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::args;
-use crate::exit::{Failure, Result, complain};
+use crate::exit::{Failure, Result, complain, said};
 use crate::libraries::Libraries;
 use crate::program::{self, Missing};
 
@@ -31,7 +31,10 @@ pub fn run(run: &args::Run) -> Result<Infallible> {
     command.arg0(name).args(arguments);
     match program::why_not_preloaded(&path) {
         // What it starts would be given the library in its place.
-        Some(why) => complain(format_args!("{why}, so it runs without the library")),
+        Some(why) => {
+            complain(format_args!("{why}, so it runs without the library"));
+            said();
+        }
         None => {
             let preload = Libraries::find().and_then(|found| found.preload(std::env::var_os("LD_PRELOAD")));
             command.env("LD_PRELOAD", preload.map_err(Failure::Run)?);

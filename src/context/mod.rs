@@ -66,7 +66,7 @@ use crate::reactor::{Monotonic, Reactor, TimerId, Timers, now};
 use crate::stats::Counts;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, ReentrantMutex, ThreadId};
 use crate::xen::hypervisor::{self, Hypervisor};
-use crate::xen::log::{Admitted, Level, Line, LogSink, Repeats};
+use crate::xen::log::{Admitted, Line, LogSink, Repeats};
 use crate::xen::store::{self, Store};
 
 pub use children::Completion;

@@ -18,7 +18,7 @@ use crate::evgen::disk_eject::DiskEject;
 use crate::evgen::domain_death::Change;
 use crate::evgen::targets::Target;
 use crate::evgen::vbd::Frontend;
-use crate::xen::log::NullLog;
+use crate::xen::log::{Level, NullLog};
 
 const ALL: u64 = u64::MAX;
 
@@ -356,15 +356,16 @@ fn a_log_that_panics_keeps_nothing_that_comes_after_it() {
         fn occurred_fd(&self, _for_libxl: ForLibxl, _fd: i32, _events: i16, _revents: i16) {}
         fn occurred_timeout(&self, _for_libxl: ForLibxl) {}
     }
+    let log = |state: &mut State, text| state.outbox.push_back(outbox::Item::Log(Line::new(Level::Info, text)));
     let context = Context::beside(Arc::new(Idle), Arc::new(Bad)).unwrap();
     let application = Arc::new(Application::default());
     context.set_event_hooks(Some(application.clone()));
     let key = context.state.lock().domains.add_death(7, 0);
     {
         let mut state = context.state.lock();
-        log_later(&mut state, Level::Info, "one");
+        log(&mut state, "one");
         context.deliver(&mut state, death(7));
-        log_later(&mut state, Level::Info, "two");
+        log(&mut state, "two");
         context.deliver(&mut state, death(8));
     }
     assert!(panics(|| context.disable_domain_death(key)));
@@ -372,7 +373,7 @@ fn a_log_that_panics_keeps_nothing_that_comes_after_it() {
     assert!(context.state.lock().domains.is_empty());
     // A subscriber that goes has gone.
     let subscriber = context.add_subscriber().unwrap();
-    log_later(&mut context.state.lock(), Level::Info, "three");
+    log(&mut context.state.lock(), "three");
     assert!(panics(|| context.remove_subscriber(subscriber)));
     let state = context.state.lock();
     assert_eq!(state.subscribers.inboxes().count(), 0);

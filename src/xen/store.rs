@@ -13,7 +13,7 @@
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_uint, c_ulong, c_void};
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -443,6 +443,13 @@ impl Store {
     pub fn fd(&self) -> RawFd {
         // SAFETY: a live handle.
         unsafe { xs_fileno(self.connection.raw()) }
+    }
+
+    /// The same for who waits by itself; `None` before [`Store::listen`].
+    pub fn watches_fd(&self) -> Option<BorrowedFd<'_>> {
+        let fd = self.fd();
+        // SAFETY: libxenstore keeps it open until the handle is closed, which isn't while `self` is borrowed.
+        (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     /// The connection on which nothing waits, if there is one.

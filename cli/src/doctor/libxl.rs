@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Instant;
 
-use super::Finding;
+use super::{Finding, Show, limit};
+use crate::exit::Result;
 use crate::libraries::Libraries;
-use crate::program::why_not_preloaded;
+use crate::program::{self, why_not_preloaded};
 
 /// Where distributions keep xl itself. What is in the path may be a script that finds it.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/lib/xen/bin"];
@@ -19,28 +22,43 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/li
 /// A function that xl calls, and that both have.
 const FUNCTION: &str = "libxl_event_wait";
 
-pub fn findings() -> Vec<Finding> {
-    let programs = programs();
-    let mut findings = vec![releases(&programs)];
-    match Libraries::find() {
-        Ok(libraries) => {
-            findings.push(Finding::ok("xlevent", libraries.library.display()));
-            findings.extend(preloads(&libraries, &programs));
+/// Whether something is amiss.
+pub fn findings(show: Show<'_>) -> Result<bool> {
+    let mut amiss = false;
+    let (programs, slow) = match limit::check("xl", programs) {
+        Ok(programs) => (programs, Vec::new()),
+        Err(finding) => (Vec::new(), vec![*finding]),
+    };
+    amiss |= show(slow)?;
+    let theirs = programs.clone();
+    amiss |= show(vec![limit::check("libxenlight", move || releases(&theirs)).unwrap_or_else(|finding| *finding)])?;
+    match limit::check("xlevent", Libraries::find) {
+        Ok(Ok(libraries)) => {
+            amiss |= show(vec![Finding::ok("xlevent", libraries.library.display())])?;
+            amiss |= preloads(&libraries, &programs, show)?;
         }
-        Err(why) => findings.push(Finding::bad("xlevent", why, "install the library beside this command")),
+        Ok(Err(why)) => {
+            amiss |= show(vec![Finding::bad("xlevent", why, "install the library beside this command")])?;
+        }
+        Err(finding) => amiss |= show(vec![*finding])?,
     }
     if std::env::var_os("XLEVENT_REPORT_SUSPEND").is_some_and(|value| value == "1") {
         let advice = "unset it, unless a program relies on it";
-        findings.push(Finding::warn("environment", "XLEVENT_REPORT_SUSPEND=1: suspends look like shutdowns", advice));
+        let text = "XLEVENT_REPORT_SUSPEND=1: suspends look like shutdowns";
+        amiss |= show(vec![Finding::warn("environment", text, advice)])?;
     }
-    findings
+    Ok(amiss)
 }
 
 fn releases(programs: &[PathBuf]) -> Finding {
     let what = "libxenlight";
     let mut found = BTreeMap::new();
-    // A host needn't have a cache, and where a program asks for a library it may say itself where that is.
-    for said in programs.iter().map(|program| loaded_by(program)).chain([cache()]) {
+    let deadline = limit::for_programs();
+    // A host needn't have a cache, and where a program asks for a library it may say itself where that is. The programs first: the
+    // cache's program may hang, and take all the time that there is.
+    for said in
+        programs.iter().map(|program| loaded_by(program, deadline)).chain(std::iter::once_with(|| cache(deadline)))
+    {
         for file in libxenlights(&said) {
             // One may be reached by several paths.
             let key = fs::canonicalize(file).unwrap_or_else(|_| file.into());
@@ -55,16 +73,16 @@ fn releases(programs: &[PathBuf]) -> Finding {
 }
 
 /// The linker's cache, in words; empty if there is none.
-fn cache() -> String {
+fn cache(deadline: Instant) -> String {
     let programs = ["ldconfig", "/sbin/ldconfig", "/usr/sbin/ldconfig"];
-    let print = |program| Command::new(program).arg("-p").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let print = |program| limit::output(Command::new(program).arg("-p"), deadline);
     let output = programs.iter().find_map(|program| print(program).ok());
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
 /// What the dynamic linker loads for a program, in its words.
-fn loaded_by(program: &Path) -> String {
-    let output = asked_of(program).stderr(Stdio::null()).output();
+fn loaded_by(program: &Path, deadline: Instant) -> String {
+    let output = limit::output(&mut asked_of(program), deadline);
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
@@ -76,29 +94,36 @@ fn libxenlights(said: &str) -> impl Iterator<Item = &str> {
     files.filter(|file| *file != "not found")
 }
 
-fn preloads(libraries: &Libraries, programs: &[PathBuf]) -> Vec<Finding> {
+fn preloads(libraries: &Libraries, programs: &[PathBuf], show: Show<'_>) -> Result<bool> {
     let what = "preload";
     if programs.is_empty() {
-        return vec![Finding::ok(what, "there is no xl here to try it with")];
+        return show(vec![Finding::ok(what, "there is no xl here to try it with")]);
     }
     let preload = match libraries.preload(std::env::var_os("LD_PRELOAD")) {
         Ok(preload) => preload,
-        Err(why) => return vec![Finding::bad(what, why, "install it elsewhere")],
+        Err(why) => return show(vec![Finding::bad(what, why, "install it elsewhere")]),
     };
-    let tell = |program: &PathBuf| {
+    let mut amiss = false;
+    for program in programs {
         let shown = program.display();
-        match bound_to(program, &preload) {
-            Ok(file) if fs::canonicalize(&file).is_ok_and(|file| file == libraries.library) => {
-                Finding::ok(what, format_args!("{shown}: its {FUNCTION} is xlevent's"))
-            }
-            Ok(file) => {
+        let (program, preload, library) = (program.clone(), preload.clone(), libraries.library.clone());
+        let bound = move || {
+            let file = bound_to(&program, &preload)?;
+            let is_ours = fs::canonicalize(&file).is_ok_and(|file| file == library);
+            Ok::<_, String>((file, is_ours))
+        };
+        let finding = match limit::check(what, bound) {
+            Ok(Ok((_, true))) => Finding::ok(what, format_args!("{shown}: its {FUNCTION} is xlevent's")),
+            Ok(Ok((file, false))) => {
                 let advice = "something else comes ahead of it: look at LD_PRELOAD and /etc/ld.so.preload";
                 Finding::bad(what, format_args!("{shown}: its {FUNCTION} is that of {}", file.display()), advice)
             }
-            Err(why) => Finding::bad(what, format_args!("{shown}: {why}"), "xlevent run can't be used with it"),
-        }
-    };
-    programs.iter().map(tell).collect()
+            Ok(Err(why)) => Finding::bad(what, format_args!("{shown}: {why}"), "xlevent run can't be used with it"),
+            Err(finding) => *finding,
+        };
+        amiss |= show(vec![finding])?;
+    }
+    Ok(amiss)
 }
 
 /// The xl programs of all releases.
@@ -118,28 +143,25 @@ fn programs() -> Vec<PathBuf> {
 }
 
 fn is_a_program(file: &Path) -> bool {
-    let begin = fs::read(file).unwrap_or_default();
-    begin.starts_with(b"\x7fELF") && why_not_preloaded(file).is_none()
+    let mut begin = [0; 4];
+    let is_elf = program::open(file).is_some_and(|mut file| file.read_exact(&mut begin).is_ok());
+    is_elf && begin == *b"\x7fELF" && why_not_preloaded(file).is_none()
 }
 
 /// A program for which the dynamic linker loads everything, says what that is, and doesn't start it.
 fn asked_of(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.env("LD_TRACE_LOADED_OBJECTS", "1").stdin(Stdio::null());
+    command.env("LD_TRACE_LOADED_OBJECTS", "1");
     command
 }
 
 /// The file that a program's function would come from.
-fn bound_to(program: &Path, preload: &OsString) -> Result<PathBuf, String> {
-    let output = asked_of(program)
-        // Binds everything, too, and says what.
-        .env("LD_WARN", "1")
-        .env("LD_BIND_NOW", "1")
-        .env("LD_DEBUG", "bindings")
-        .env_remove("LD_DEBUG_OUTPUT")
-        .env("LD_PRELOAD", preload)
-        .output()
-        .map_err(|error| error.to_string())?;
+fn bound_to(program: &Path, preload: &OsString) -> std::result::Result<PathBuf, String> {
+    let mut command = asked_of(program);
+    // Binds everything, too, and says what.
+    command.env("LD_WARN", "1").env("LD_BIND_NOW", "1").env("LD_DEBUG", "bindings").env_remove("LD_DEBUG_OUTPUT");
+    let output =
+        limit::output(command.env("LD_PRELOAD", preload), limit::for_programs()).map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stderr);
     let program = program.display().to_string();
     said.lines()

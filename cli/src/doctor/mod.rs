@@ -2,15 +2,19 @@
 //! `xlevent doctor`: what there is on this host, what would be used of it, and what is amiss.
 //!
 //! Each thing is looked at by doing what a program would do: hypercalls are made, xenstored is asked. Nothing is changed,
-//! and no program is started but the dynamic linker, which is asked what it would do.
+//! and no program is started but the dynamic linker, which is asked what it would do. Each check has its time (`limit`), whatever
+//! hangs.
 
 mod libxl;
+mod limit;
 mod xen;
 
-use std::fmt::Display;
-use std::io::{self, Write};
+use std::fmt::{self, Display};
+use std::io;
+use std::os::fd::AsFd;
 
 use crate::exit::{Failure, Result};
+use crate::output::Writer;
 
 /// How good it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +45,10 @@ impl Finding {
     pub fn bad(what: &'static str, text: impl Display, advice: impl Display) -> Self {
         Finding { verdict: Verdict::Bad, what, text: text.to_string(), advice: Some(advice.to_string()) }
     }
+}
 
-    fn show(&self, to: &mut impl Write) -> io::Result<()> {
+impl Display for Finding {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match self.verdict {
             Verdict::Ok => "ok",
             Verdict::Warn => "warn",
@@ -57,19 +63,28 @@ impl Finding {
 }
 
 /// Shows what was found; whether something is amiss.
-fn show(findings: &[Finding]) -> Result<bool> {
-    let mut stdout = io::stdout().lock();
-    match findings.iter().try_for_each(|finding| finding.show(&mut stdout)) {
+fn show(findings: &[Finding], to: &Writer) -> Result<bool> {
+    findings.iter().for_each(|finding| to.push(finding.to_string().into_bytes()));
+    if !to.finish(limit::LIMIT) {
+        return Err(Failure::failed("writing", "nobody reads it"));
+    }
+    match to.take_failure() {
         // Nobody reads any more. How it stands, the exit code says all the same.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(Failure::failed("writing", error)),
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(Failure::failed("writing", error)),
         _ => {}
     }
     Ok(findings.iter().any(|finding| finding.verdict == Verdict::Bad))
 }
 
+/// Shows what a check has found; whether something is amiss.
+type Show<'a> = &'a mut dyn FnMut(Vec<Finding>) -> Result<bool>;
+
 pub fn doctor() -> Result<()> {
-    let xen = show(&xen::findings())?;
-    if show(&libxl::findings())? || xen {
+    let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| Writer::start(stdout, || {}));
+    let stdout = stdout.map_err(|why| Failure::failed("writing", why))?;
+    let mut amiss = |findings: Vec<Finding>| show(&findings, &stdout);
+    let xen = xen::findings(&mut amiss)?;
+    if libxl::findings(&mut amiss)? || xen {
         return Err(Failure::Amiss { xen });
     }
     Ok(())

@@ -5,28 +5,27 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::time::Instant;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use xlevent::evgen::targets::MANY;
 use xlevent::xen::hypervisor::{self, Hypervisor};
 use xlevent::xen::store::{Store, daemon_socket};
 
-use super::Finding;
+use super::{Finding, Show, limit};
+use crate::exit::Result;
 use crate::watch::describe;
-
-/// How long xenstored has to answer before it is said not to.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 const DEVICE: &str = "/dev/xen/privcmd";
 const RUN_AS_ROOT: &str = "run this as root, as programs that use libxl are";
 
-pub fn findings() -> Vec<Finding> {
-    let mut findings = vec![kernel(), device()];
-    findings.extend(hypercalls());
-    findings.extend(xenstored());
-    findings
+/// Whether something is amiss.
+pub fn findings(show: Show<'_>) -> Result<bool> {
+    let mut amiss = false;
+    amiss |= show(vec![limit::check("Xen", kernel).unwrap_or_else(|finding| *finding)])?;
+    amiss |= show(vec![limit::check("privcmd", device).unwrap_or_else(|finding| *finding)])?;
+    amiss |= show(limit::check("hypercalls", hypercalls).unwrap_or_else(|finding| vec![*finding]))?;
+    Ok(show(xenstored())? || amiss)
 }
 
 fn kernel() -> Finding {
@@ -87,33 +86,28 @@ fn hypercalls() -> Vec<Finding> {
 
 fn xenstored() -> Vec<Finding> {
     let what = "xenstored";
-    let who = match daemon_socket().filter(|path| path.exists() || !Path::new("/dev/xen/xenbus").exists()) {
-        // A xenstored in a domain of its own.
-        None => "reached through the kernel (xenbus)".to_owned(),
-        Some(socket) => match UnixStream::connect(&socket) {
-            Ok(stream) => format!("{} at {}", peer(&stream), socket.display()),
-            Err(error) => {
-                let advice = match error.kind() {
-                    io::ErrorKind::PermissionDenied => RUN_AS_ROOT,
-                    _ => "start it (on Debian: systemctl start xen), or see its log in /var/log/xen",
-                };
-                return vec![Finding::bad(what, format_args!("{}: {error}", socket.display()), advice)];
-            }
-        },
+    // One that hangs takes no connections either, once enough others wait for it.
+    let deadline = Instant::now() + limit::LIMIT;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let hangs = |who: &str| {
+        let text = format!("{who} doesn't answer within {} s", limit::LIMIT.as_secs());
+        vec![Finding::bad(what, text, "see its log; if it has to be restarted, programs on xlevent will survive it")]
     };
-    // One that hangs must not keep us.
-    let (answer, answered) = mpsc::channel();
-    std::thread::spawn(move || {
-        let ask = || {
-            let connection = Store::open()?.connection();
-            connection.read(c"/local/domain/0/name")?;
-            Ok::<bool, xlevent::error::Error>(connection.watches_single_domains())
-        };
-        // Nobody is there any more to hear of it if it comes late.
-        let _ = answer.send(ask());
-    });
-    match answered.recv_timeout(PATIENCE) {
-        Ok(Ok(single)) => {
+    let socket = daemon_socket();
+    let reached = socket.as_ref().map_or_else(String::new, |socket| format!("the daemon at {}", socket.display()));
+    let who = match limit::started(|| connect(socket)).map(|who| who.recv_timeout(left())) {
+        Ok(Ok(Ok(who))) => who,
+        Ok(Ok(Err(finding))) => return vec![*finding],
+        Ok(Err(_)) => return hangs(&reached),
+        Err(why) => return vec![Finding::bad(what, format_args!("no thread to ask it: {why}"), "see ulimit -u")],
+    };
+    let ask = || {
+        let connection = Store::open()?.connection();
+        connection.read(c"/local/domain/0/name")?;
+        Ok::<bool, xlevent::error::Error>(connection.watches_single_domains())
+    };
+    match limit::started(ask).map(|answer| answer.recv_timeout(left())) {
+        Ok(Ok(Ok(single))) => {
             let watches = if single {
                 format!("of single domains, where a program follows {MANY} at most; else one for all, and a scan")
             } else {
@@ -121,17 +115,29 @@ fn xenstored() -> Vec<Finding> {
             };
             vec![Finding::ok(what, who), Finding::ok("watches", watches)]
         }
-        Ok(Err(error)) => {
+        Ok(Ok(Err(error))) => {
             vec![Finding::bad(what, format_args!("{who}: {}", describe(&error)), "its log may say why")]
         }
-        Err(_) => {
-            let text = format!("{who} doesn't answer within {} s", PATIENCE.as_secs());
-            vec![Finding::bad(
-                what,
-                text,
-                "see its log; if it has to be restarted, programs on xlevent will survive it",
-            )]
-        }
+        Ok(Err(_)) => hangs(&who),
+        Err(why) => vec![Finding::bad(what, format_args!("no thread to ask it: {why}"), "see ulimit -u")],
+    }
+}
+
+/// Who answers, if there is anybody.
+fn connect(socket: Option<PathBuf>) -> std::result::Result<String, Box<Finding>> {
+    match socket.filter(|path| path.exists() || !Path::new("/dev/xen/xenbus").exists()) {
+        // A xenstored in a domain of its own.
+        None => Ok("reached through the kernel (xenbus)".to_owned()),
+        Some(socket) => match UnixStream::connect(&socket) {
+            Ok(stream) => Ok(format!("{} at {}", peer(&stream), socket.display())),
+            Err(error) => {
+                let advice = match error.kind() {
+                    io::ErrorKind::PermissionDenied => RUN_AS_ROOT,
+                    _ => "start it (on Debian: systemctl start xen), or see its log in /var/log/xen",
+                };
+                Err(Box::new(Finding::bad("xenstored", format_args!("{}: {error}", socket.display()), advice)))
+            }
+        },
     }
 }
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the host had to show when the command began, and what its domains are called.
+//! What the host had to show when the command began.
 
 use std::collections::HashMap;
-use std::ffi::CString;
 
 use xlevent::event::Kind;
 use xlevent::xen::hypervisor::{DomainInfo, Hypervisor};
-use xlevent::xen::store::Store;
 
 use crate::exit::{Failure, Result};
 
@@ -62,67 +60,6 @@ impl Beginning {
         let known = same && old.state == Some(kind);
         self.0.remove(&domid);
         known
-    }
-}
-
-/// A domain, as it was last seen.
-#[derive(Debug, Clone)]
-struct Seen {
-    uuid: [u8; 16],
-    name: Option<Vec<u8>>,
-}
-
-/// The domains' names, as xenstore has them or had them.
-pub struct Names {
-    store: Option<Store>,
-    seen: HashMap<u32, Seen>,
-}
-
-impl Names {
-    pub fn open() -> Result<Self> {
-        let store = Store::open().map_err(|error| Failure::NoXen(super::describe(&error)))?;
-        Ok(Names { store: Some(store), seen: HashMap::new() })
-    }
-
-    /// A domain's UUID as it was last seen. The library doesn't know that of a domain which it has been asked for, and which
-    /// was gone before the first look: its events have none.
-    pub fn uuid(&self, domid: u32) -> Option<[u8; 16]> {
-        self.seen.get(&domid).map(|seen| seen.uuid)
-    }
-
-    /// A domain's name, if it has one. It is looked up each time, as it may be changed, as long as the domain lives.
-    pub fn of(&mut self, domid: u32, uuid: [u8; 16], alive: bool) -> Option<Vec<u8>> {
-        let known = self.seen.get(&domid).filter(|seen| seen.uuid == uuid).and_then(|seen| seen.name.clone());
-        if !alive && known.is_some() {
-            // The number may be another's by now.
-            return known;
-        }
-        let name = self.read(domid).or(known);
-        self.seen.insert(domid, Seen { uuid, name: name.clone() });
-        name
-    }
-
-    /// The domain is dead.
-    pub fn forget(&mut self, domid: u32, uuid: [u8; 16]) {
-        if self.uuid(domid) == Some(uuid) {
-            self.seen.remove(&domid);
-        }
-    }
-
-    /// From xenstore; `None` also while there is no xenstored.
-    fn read(&mut self, domid: u32) -> Option<Vec<u8>> {
-        let path = CString::new(format!("/local/domain/{domid}/name")).ok()?;
-        // One that was restarted wants a new connection.
-        for _ in 0..2 {
-            if self.store.is_none() {
-                self.store = Store::open().ok();
-            }
-            match self.store.as_ref()?.connection().read(&path) {
-                Ok(name) => return name,
-                Err(_) => self.store = None,
-            }
-        }
-        None
     }
 }
 

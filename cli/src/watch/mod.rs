@@ -3,195 +3,394 @@
 //!
 //! - Which domains to watch is found out first, then they are watched; what was so at the beginning is left out unless it
 //!   was asked for (`host::Beginning`), so that nothing falls in between.
-//! - One loop waits for the library's descriptor, for a signal, for the time to pass, and for whoever reads our output to
-//!   go away.
-//! - A line is written with one write, as soon as there is the event.
+//! - Whatever may wait for somebody has a thread of its own: the library and the hypervisor (`source`), the names
+//!   (`names`), standard output (`output`). They post what comes of it.
+//! - The main thread waits in one place (`Watching::turn`): for what is posted, for a signal, for the time to pass, and for whoever
+//!   reads our output to go away. So each of these ends the command at once. Threads that still wait are left behind.
+//! - A line is written with one write, as soon as there is the event and the domain's name, for which it waits a moment
+//!   (`queue`).
 
+mod choose;
 mod host;
 mod line;
+mod lives;
+mod mailbox;
+mod names;
+mod queue;
 mod signals;
+mod source;
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::{self, Write};
+use std::collections::HashSet;
+use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use xlevent::context::{Context, EventHooks};
 use xlevent::error::Error;
-use xlevent::event::{Event, Kind};
-use xlevent::evgen::domain_state::{CREATED, STATES};
+use xlevent::event::Kind;
 use xlevent::evgen::targets::Subject;
 use xlevent::xen::hypervisor::DomainInfo;
-use xlevent::xen::log::{Level, Line, LogSink, printable};
 
-use crate::args;
-use crate::exit::{Failure, Result, complain};
-use host::{Beginning, CONTROL_DOMAIN, Names};
+use crate::args::{self, Wanted};
+use crate::exit::{Failure, Result};
+use crate::output::Writer;
+use host::{Beginning, CONTROL_DOMAIN};
 use line::Happening;
+use lives::Lives;
+use mailbox::{Mailbox, Post, mailbox};
+use names::{Answer, Names};
+use queue::{Pending, Queue};
 use signals::Signals;
+use source::{Found, News, Source};
+
+/// How long xenstored and the hypervisor may let us wait for any one thing at the beginning.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// If the time is up at the beginning, and there was no answer for this long, that is the reason.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// How long whoever reads may take for the last lines, when a signal or the time ends it.
+const PARTING: Duration = Duration::from_millis(100);
+
+/// While so many lines are not written, no more events are taken: what becomes of the domains meanwhile is seen later.
+const BACKLOG: usize = 1000;
+
+/// What threads post.
+pub enum Message {
+    Found(Found),
+    Names(Answer),
+    /// Output was written, or can't be.
+    Output,
+}
+
+/// Why the main thread waits no more.
+#[derive(Debug)]
+enum Stop {
+    /// All has been done.
+    Done,
+    /// A signal has come.
+    Signal,
+    /// Nobody reads what is written.
+    NoReader,
+    Failure(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Stop::Failure(failure)
+    }
+}
+
+type Step<T> = std::result::Result<T, Stop>;
 
 pub fn watch(watch: &args::Watch) -> Result<()> {
     let signals = Signals::catch()?;
     let begin = Instant::now();
-    let there = host::domains()?;
-    let mut names = Names::open()?;
-    // Also those that are dead when their first event comes.
-    for info in there.iter().filter(|info| info.domid() != CONTROL_DOMAIN) {
-        names.of(info.domid(), info.uuid(), true);
-    }
-    let chosen = choose(&watch.domain, &there, &mut names)?;
-
-    let context = Context::standalone(Arc::new(Log)).map_err(|error| Failure::NoXen(describe(&error)))?;
-    context.set_event_hooks(Some(Arc::new(Disasters)));
-    let enable = |subject, states| {
-        context.enable_domain_state(subject, states, 0).map_err(|error| Failure::NoXen(describe(&error)))
-    };
-    match &chosen {
-        None => drop(enable(Subject::Any, STATES | CREATED)?),
-        Some(chosen) => {
-            for info in chosen {
-                enable(Subject::Domain(info.domid()), STATES)?;
-            }
-        }
-    }
-
+    let failed = |why| Failure::failed("beginning", why);
+    let (post, mailbox) = mailbox().map_err(failed)?;
+    let tell = post.clone();
+    let output = io::stdout().as_fd().try_clone_to_owned();
+    let output = output.and_then(|stdout| Writer::start(stdout, move || tell.send(Message::Output))).map_err(failed)?;
     let mut watching = Watching {
-        names,
-        beginning: Beginning::of(if watch.since_start { &[] } else { &there }),
-        left: chosen.as_ref().map(|chosen| chosen.iter().map(DomainInfo::domid).collect()),
+        signals,
+        mailbox,
+        output,
+        // A time that no clock comes to is no limit.
+        deadline: watch.timeout.and_then(|timeout| begin.checked_add(timeout)),
+        progress: begin,
+        source: Source::start(post.clone())?,
+        names: None,
+        connected: false,
+        lives: Lives::default(),
+        queue: Queue::default(),
+        there: None,
+        watches: false,
+        beginning: Beginning::default(),
+        chosen: Vec::new(),
+        since_start: watch.since_start,
+        left: None,
         lines: watch.count.unwrap_or(u64::MAX),
         json: watch.json,
+        held_back: false,
     };
-    if watch.since_start {
-        for info in chosen.iter().flatten() {
-            // As the library tells it where all domains are watched.
-            if watching.tell(info.domid(), info.uuid(), Kind::DomainCreated)? == Next::End {
-                return Ok(());
+    let Err(stop) = watching.run(&watch.domain, &post);
+    match stop {
+        Stop::Done | Stop::NoReader => Ok(()),
+        Stop::Signal => {
+            watching.part();
+            Ok(())
+        }
+        Stop::Failure(failure) => {
+            if matches!(failure, Failure::TimeIsUp(_)) {
+                watching.part();
             }
+            Err(failure)
         }
     }
-    // A time that no clock comes to is no limit.
-    watching.follow(&context, &signals, watch.timeout.and_then(|timeout| begin.checked_add(timeout)))
-}
-
-/// The domains that are named, `None` for all of them.
-fn choose(wanted: &[String], there: &[DomainInfo], names: &mut Names) -> Result<Option<Vec<DomainInfo>>> {
-    if wanted.is_empty() {
-        return Ok(None);
-    }
-    let mut chosen: HashMap<u32, DomainInfo> = HashMap::new();
-    for wanted in wanted {
-        let (found, shown): (Vec<&DomainInfo>, String) = match wanted.parse::<u32>() {
-            Ok(domid) => (there.iter().filter(|info| info.domid() == domid).collect(), domid.to_string()),
-            Err(_) => {
-                let is_called = |info: &&DomainInfo| {
-                    names.of(info.domid(), info.uuid(), true).is_some_and(|name| name == wanted.as_bytes())
-                };
-                // A name may be empty, or have blanks.
-                (there.iter().filter(is_called).collect(), format!("'{}'", line::printable(wanted.as_bytes())))
-            }
-        };
-        match found[..] {
-            [] => return Err(Failure::Failed(format!("there is no domain {shown}"))),
-            [info] => drop(chosen.insert(info.domid(), *info)),
-            _ => {
-                let domids: Vec<_> = found.iter().map(|info| info.domid().to_string()).collect();
-                return Err(Failure::Failed(format!("{shown} is the name of several domains: {}", domids.join(", "))));
-            }
-        }
-    }
-    let mut chosen: Vec<DomainInfo> = chosen.into_values().collect();
-    chosen.sort_by_key(DomainInfo::domid);
-    Ok(Some(chosen))
-}
-
-/// Of an event whose domain's UUID could not be learnt.
-const UNKNOWN: [u8; 16] = [0; 16];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    GoOn,
-    End,
 }
 
 /// What is known while events come.
 struct Watching {
-    names: Names,
+    signals: Signals,
+    mailbox: Mailbox<Message>,
+    output: Writer,
+    deadline: Option<Instant>,
+    /// When something was last heard of, at the beginning.
+    progress: Instant,
+    source: Source,
+    names: Option<Names>,
+    /// xenstored can be asked for names.
+    connected: bool,
+    lives: Lives,
+    queue: Queue,
+    there: Option<Vec<DomainInfo>>,
+    /// Events come from now on.
+    watches: bool,
     beginning: Beginning,
+    /// Those that were named.
+    chosen: Vec<DomainInfo>,
+    since_start: bool,
     /// The domains that are still to die, where some were named.
     left: Option<HashSet<u32>>,
     /// How many lines are still to be written.
     lines: u64,
     json: bool,
+    /// The source waits until there are fewer lines to write.
+    held_back: bool,
 }
 
 impl Watching {
-    fn follow(&mut self, context: &Context, signals: &Signals, deadline: Option<Instant>) -> Result<()> {
-        let fd = context.fd().map_err(|error| Failure::failed("waiting for events", describe(&error)))?;
-        let stdout = io::stdout();
+    /// Never returns but to stop.
+    fn run(&mut self, wanted: &[Wanted], post: &Post<Message>) -> Step<std::convert::Infallible> {
+        let subjects = self.prepare(wanted, post)?;
+        self.source.watch(subjects);
+        self.until("xenstored", |watching| watching.watches)?;
         loop {
-            let mut events = VecDeque::new();
-            context.dispatch(u64::MAX, &mut |event| events.push_back(event));
-            for event in events {
-                if self.take(&event)? == Next::End {
-                    return Ok(());
+            self.release()?;
+            let all_dead = self.left.as_ref().is_some_and(HashSet::is_empty) && self.queue.is_empty();
+            if all_dead || self.lines == 0 {
+                while self.output.left() > 0 {
+                    self.turn(None)?;
+                }
+                self.check_output()?;
+                return Err(Stop::Done);
+            }
+            self.turn(self.next_time())?;
+        }
+    }
+
+    /// Finds out what to watch.
+    fn prepare(&mut self, wanted: &[Wanted], post: &Post<Message>) -> Step<Vec<Subject>> {
+        self.until("the hypervisor", |watching| watching.there.is_some())?;
+        let there = self.there.take().unwrap_or_default();
+        self.names = Some(Names::start(post.clone())?);
+        self.until("xenstored", |watching| watching.connected)?;
+        if !self.since_start {
+            self.beginning = Beginning::of(&there);
+        }
+        if wanted.is_empty() {
+            // Also those that are dead when their first event comes.
+            self.read_names(there.iter().filter(|info| info.domid() != CONTROL_DOMAIN), true)?;
+            return Ok(vec![Subject::Any]);
+        }
+        if wanted.iter().any(|wanted| matches!(wanted, Wanted::Name(_))) {
+            self.read_names(there.iter(), false)?;
+        }
+        let name = |domid| self.lives.of(domid).and_then(|id| self.lives.name(id));
+        self.chosen = choose::choose(wanted, &there, name)?;
+        self.left = Some(self.chosen.iter().map(DomainInfo::domid).collect());
+        self.lives = Lives::default();
+        let chosen = self.chosen.clone();
+        self.read_names(chosen.iter(), true)?;
+        Ok(chosen.iter().map(|info| Subject::Domain(info.domid())).collect())
+    }
+
+    /// Has the names of these read.
+    fn read_names<'a>(&mut self, domains: impl Iterator<Item = &'a DomainInfo>, follow: bool) -> Step<()> {
+        let now = Instant::now();
+        for info in domains {
+            self.lives.found(info.domid(), info.uuid());
+            self.names.as_mut().map(|names| names.ask(info.domid(), follow, now));
+        }
+        self.until("xenstored", |watching| watching.names.as_ref().is_none_or(Names::all_answered))
+    }
+
+    /// Waits for something at the beginning.
+    fn until(&mut self, whose: &str, condition: impl Fn(&Self) -> bool) -> Step<()> {
+        self.progress = Instant::now();
+        while !condition(self) {
+            let limit = self.progress + PATIENCE;
+            let result = self.turn(Some(limit));
+            let silent = self.progress.elapsed();
+            match result {
+                Err(Stop::Failure(Failure::TimeIsUp(_))) if silent >= SILENCE => {
+                    let why = format!("the time is up, and {whose} doesn't answer");
+                    return Err(Failure::TimeIsUp(Some(why)).into());
+                }
+                Ok(()) if silent >= PATIENCE => {
+                    let text = format!("{whose} doesn't answer within {} s", PATIENCE.as_secs());
+                    return Err(Failure::NoXen(text).into());
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something is posted, or for the time given; and takes in what is.
+    fn turn(&mut self, limit: Option<Instant>) -> Step<()> {
+        let now = Instant::now();
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(Failure::TimeIsUp(None).into());
+        }
+        let until = [self.deadline, limit].into_iter().flatten().min();
+        let stdout = io::stdout();
+        // That nobody reads is always reported.
+        let mut fds = [
+            PollFd::new(self.mailbox.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stdout.as_fd(), PollFlags::empty()),
+        ];
+        match poll(&mut fds, timeout(until.map(|until| until.saturating_duration_since(now)))) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Failure::failed("waiting for events", errno).into()),
+        }
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+        if fds[1].any() == Some(true) {
+            return Err(Stop::Signal);
+        }
+        if fds[2].revents().is_some_and(|revents| revents.intersects(gone)) {
+            return Err(Stop::NoReader);
+        }
+        self.mailbox.take().into_iter().try_for_each(|message| self.take_in(message))
+    }
+
+    fn take_in(&mut self, message: Message) -> Step<()> {
+        let now = Instant::now();
+        self.progress = now;
+        match message {
+            Message::Found(Found::There(there)) => self.there = Some(there?),
+            Message::Found(Found::Step) => {}
+            Message::Found(Found::Watching) => self.begin(now),
+            Message::Found(Found::News(news)) => {
+                self.held_back = true;
+                news.into_iter().for_each(|news| self.hear(news, now));
+            }
+            Message::Found(Found::Failed(failure)) => return Err(failure.into()),
+            Message::Names(Answer::Connected(result)) => {
+                result?;
+                self.connected = true;
+            }
+            Message::Names(Answer::Name(reading)) => self.lives.learn(reading),
+            Message::Names(Answer::Done(count)) => {
+                if let Some(names) = &mut self.names {
+                    names.done(count, now);
                 }
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                return Err(Failure::TimeIsUp);
-            }
-            // That nobody reads is always reported.
-            let mut fds = [
-                PollFd::new(fd, PollFlags::POLLIN),
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(stdout.as_fd(), PollFlags::empty()),
-            ];
-            match poll(&mut fds, timeout(left)) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Failure::failed("waiting for events", errno)),
-            }
-            let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
-            if fds[1].any() == Some(true) || fds[2].revents().is_some_and(|revents| revents.intersects(gone)) {
-                return Ok(());
+            Message::Output => self.check_output()?,
+        }
+        Ok(())
+    }
+
+    /// Events come from now on.
+    fn begin(&mut self, now: Instant) {
+        self.watches = true;
+        if self.since_start {
+            for info in std::mem::take(&mut self.chosen) {
+                // As the library tells it where all domains are watched.
+                let time = std::time::SystemTime::now();
+                let (domid, uuid, kind) = (info.domid(), info.uuid(), Kind::DomainCreated);
+                self.hear(News { time, received: now, domid, uuid, kind }, now);
             }
         }
     }
 
-    fn take(&mut self, event: &Event) -> Result<Next> {
-        let (domid, kind) = (event.domid(), event.kind());
-        let uuid = match event.uuid() {
-            UNKNOWN => self.names.uuid(domid).unwrap_or(UNKNOWN),
-            uuid => uuid,
-        };
+    /// Something has happened to a domain.
+    fn hear(&mut self, news: News, now: Instant) {
+        let News { time, received, domid, uuid, kind } = news;
+        let (life, new) = self.lives.event(domid, uuid, kind);
+        let uuid = self.lives.uuid(life);
         let dead = kind == Kind::DomainDeath;
         let awaited = dead && self.left.as_mut().is_some_and(|left| left.remove(&domid));
         // That a domain is dead which was waited for is always told.
-        let old = self.beginning.has(domid, uuid, kind) && !awaited;
-        let next = if old { Next::GoOn } else { self.tell(domid, uuid, kind)? };
-        if dead {
-            self.names.forget(domid, uuid);
+        if self.beginning.has(domid, uuid, kind) && !awaited {
+            if dead {
+                self.forget(life, domid);
+            }
+            return;
         }
-        Ok(if self.left.as_ref().is_some_and(HashSet::is_empty) { Next::End } else { next })
+        // Of a dead one, too: it may have been given another name just before.
+        let request = self.names.as_mut().map_or(0, |names| names.ask(domid, !dead, now));
+        self.queue.push(Pending { time, received, domid, uuid, kind, life, request, new });
     }
 
-    fn tell(&mut self, domid: u32, uuid: [u8; 16], kind: Kind) -> Result<Next> {
-        let time = SystemTime::now();
-        let name = self.names.of(domid, uuid, kind != Kind::DomainDeath);
-        let happening = Happening { time, domid, uuid, name, kind };
-        let line = if self.json { happening.json() } else { Ok(happening.text()) };
-        let mut stdout = io::stdout().lock();
-        match line.and_then(|line| stdout.write_all(line.as_bytes())).and_then(|()| stdout.flush()) {
-            Ok(()) => {}
-            // Nobody reads any more.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Next::End),
-            Err(error) => return Err(Failure::failed("writing", error)),
+    fn forget(&mut self, life: lives::LifeId, domid: u32) {
+        if self.lives.forget(life)
+            && let Some(names) = &self.names
+        {
+            names.forget(domid);
         }
-        self.lines -= 1;
-        Ok(if self.lines == 0 { Next::End } else { Next::GoOn })
+    }
+
+    /// Until when nothing has to be done.
+    fn next_time(&self) -> Option<Instant> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let hangs = self.names.as_ref().and_then(Names::hangs_from).filter(|hangs| *hangs > now);
+        [hangs, self.queue.next_time(now)].into_iter().flatten().min()
+    }
+
+    /// Writes the lines that wait no more, and has the source go on.
+    fn release(&mut self) -> Step<()> {
+        if !self.queue.is_empty()
+            && let Some(names) = &self.names
+        {
+            let now = Instant::now();
+            let hangs = names.hangs_from().is_some_and(|hangs| hangs <= now);
+            let ready = self.queue.take_ready(now, names.answered(), hangs, &self.lives);
+            ready.into_iter().try_for_each(|pending| self.write(pending))?;
+        }
+        if self.held_back && self.queue.len() + self.output.left() < BACKLOG {
+            self.held_back = false;
+            self.source.go_on();
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, pending: Pending) -> Result<()> {
+        let Pending { time, domid, uuid, kind, life, .. } = pending;
+        if self.lines > 0 {
+            let name = self.lives.name(life).map(<[u8]>::to_vec);
+            let uuid = if uuid == lives::UNKNOWN { self.lives.uuid(life) } else { uuid };
+            let happening = Happening { time, domid, uuid, name, kind };
+            let line = if self.json { happening.json() } else { Ok(happening.text()) };
+            self.output.push(line.map_err(|why| Failure::failed("writing", why))?.into_bytes());
+            self.lines -= 1;
+        }
+        if kind == Kind::DomainDeath {
+            self.forget(life, domid);
+        }
+        Ok(())
+    }
+
+    fn check_output(&self) -> Step<()> {
+        match self.output.take_failure() {
+            None => Ok(()),
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Stop::NoReader),
+            Some(error) => Err(Failure::failed("writing", error).into()),
+        }
+    }
+
+    /// Writes what there is still to write, if somebody reads it at once.
+    fn part(&mut self) {
+        for pending in self.queue.take_all() {
+            // It ends for another reason.
+            let _ = self.write(pending);
+        }
+        self.output.finish(PARTING);
     }
 }
 
@@ -207,35 +406,5 @@ pub fn describe(error: &Error) -> String {
     match error.errno() {
         Some(errno) => format!("{error}: {}", errno.desc()),
         None => error.to_string(),
-    }
-}
-
-/// What the library has to say that a user should know.
-struct Log;
-
-impl LogSink for Log {
-    fn write(&self, line: &Line) {
-        if line.level >= Level::Warn {
-            let text = printable(&line.text);
-            match line.errno {
-                Some(errno) => complain(format_args!("{text}: {}", errno.desc())),
-                None => complain(text),
-            }
-        }
-    }
-}
-
-/// Events may be missing: the log has said so, and the next that come are still wanted.
-struct Disasters;
-
-impl EventHooks for Disasters {
-    fn mask(&self) -> u64 {
-        0
-    }
-
-    fn event_occurs(&self, _event: Event) {}
-
-    fn disaster(&self, _event_type: u32, _message: &str, _errno: i32) -> bool {
-        true
     }
 }

@@ -1,50 +1,42 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The signals that end the command, as something to poll.
 //!
-//! A thread takes them. The first makes the descriptor readable, so that the loop ends between two lines. If that doesn't
-//! happen soon, because somebody keeps us waiting (xenstored, a reader that doesn't read), the thread ends the process.
+//! Whoever waits for it waits for nothing else that could keep it: the main thread alone ends the process.
 
-use std::io::{PipeReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals as Taken;
+use signal_hook::low_level::pipe;
 
 use crate::exit::{Failure, Result};
 
 const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
-/// How long the loop has to end.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-pub struct Signals(PipeReader);
+/// Readable when one of them has come.
+pub struct Signals {
+    reader: UnixStream,
+    /// Kept open, also where all of them are ignored: its end would look like a signal.
+    _writer: UnixStream,
+}
 
 impl Signals {
     /// From now on.
     pub fn catch() -> Result<Self> {
         let failed = |why| Failure::failed("catching signals", why);
         let ignored = ignored();
+        let (reader, writer) = UnixStream::pair().map_err(failed)?;
         // What nohup or a shell's & has had ignored stays so.
-        let wanted = ENDING.iter().filter(|signal| ignored & 1 << (**signal - 1) == 0);
-        let mut taken = Taken::new(wanted).map_err(failed)?;
-        let (reader, mut writer) = std::io::pipe().map_err(failed)?;
-        let wait = move || {
-            if let Some(signal) = taken.forever().next() {
-                // Kept open until the end.
-                let _ = writer.write_all(b"\n");
-                std::thread::sleep(PATIENCE);
-                std::process::exit(128 + signal);
-            }
-        };
-        std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
-        Ok(Signals(reader))
+        for signal in ENDING.into_iter().filter(|signal| ignored & 1 << (signal - 1) == 0) {
+            writer.try_clone().and_then(|writer| pipe::register(signal, writer)).map_err(failed)?;
+        }
+        Ok(Signals { reader, _writer: writer })
     }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.reader.as_fd()
     }
 }
 

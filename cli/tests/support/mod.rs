@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub struct Running {
 impl Running {
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = read(child.stdout.take().unwrap());
+        let lines = lines(child.stdout.take().unwrap());
         Running { child, lines }
     }
 
@@ -84,6 +84,15 @@ impl Running {
     /// The next line.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("another line")
+    }
+
+    /// The next line, `None` at the end.
+    pub fn next_line(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("neither a line nor the end"),
+        }
     }
 
     /// Takes a line, if there is one soon.
@@ -106,10 +115,11 @@ impl Drop for Running {
     }
 }
 
-fn read(stdout: ChildStdout) -> mpsc::Receiver<String> {
+/// Lines as they come.
+pub fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
-        BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        BufReader::new(from).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
     });
     lines
 }

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::*;
 use crate::childproc::{Answer, Command, End, Hooks, NoHooks, Outcome, Owner, Said, said};
+use crate::xen::log::Level;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
