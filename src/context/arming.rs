@@ -348,7 +348,7 @@ impl Context {
         self.drop_probe(state);
         let Some(outage) = state.outage.take() else { return Duration::ZERO };
         outage.timer.map(|timer| state.timers.remove(timer));
-        state.outbox.extend(outage.lost.map(Item::Close));
+        state.outbox.extend(outage.lost.map(Box::new).map(Item::Close));
         now().saturating_sub(outage.since)
     }
 

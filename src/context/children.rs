@@ -274,7 +274,7 @@ impl Context {
                 if let Some(mut running) = state.children.running.remove(&id) {
                     self.unwatch_child(state, &mut running);
                     let (outcome, left) = running.child.outcome();
-                    state.outbox.push_back(Item::Child(running.done, outcome, left));
+                    state.outbox.push_back(Item::Child(Box::new((running.done, outcome, left))));
                 }
                 self.settle_sigchld(state);
                 return;
@@ -313,7 +313,7 @@ impl Context {
     pub(super) fn close_children(&self, state: &mut State) {
         for (_, mut running) in std::mem::take(&mut state.children.running) {
             self.unwatch_child(state, &mut running);
-            state.outbox.push_back(Item::EndChild(running));
+            state.outbox.push_back(Item::EndChild(Box::new(running)));
         }
         self.settle_sigchld(state);
     }

@@ -44,9 +44,9 @@ pub(super) enum Item {
     /// There was a SIGCHLD: children are to be reaped.
     Reap,
     /// A child of ours has ended.
-    Child(Completion, Outcome, Left),
+    Child(Box<(Completion, Outcome, Left)>),
     /// A child of ours is to end.
-    EndChild(Running),
+    EndChild(Box<Running>),
     /// A task is to be gone on with.
     Task(TaskId),
     /// An operation has ended, with this.
@@ -56,9 +56,9 @@ pub(super) enum Item {
     /// Watches for domains are to be set, or given up.
     Retarget,
     /// A connection to a xenstored that has gone is to be closed, which waits for its thread to end.
-    Close(Store),
+    Close(Box<Store>),
     /// The hypervisor is no longer asked.
-    CloseHypervisor(Hypervisor),
+    CloseHypervisor(Box<Hypervisor>),
     /// A context whose last owner was a turn of this one, to be closed: that waits too.
     Drop(Box<Context>),
     /// A drive is to be looked at.
@@ -155,8 +155,11 @@ impl Context {
                 }
             }
             Item::Reap => self.reap(),
-            Item::Child(done, outcome, left) => self.child_done(done, outcome, left),
-            Item::EndChild(running) => self.end_child(running),
+            Item::Child(child) => {
+                let (done, outcome, left) = *child;
+                self.child_done(done, outcome, left);
+            }
+            Item::EndChild(running) => self.end_child(*running),
             Item::Task(id) => self.go_on(id),
             Item::Told(told, result) => told(&result),
             Item::Reconnect => self.reconnect(),

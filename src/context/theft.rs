@@ -36,7 +36,7 @@ impl Checked {
         // Neither counts to the last: two threads may look at once, or one may be counted for both.
         let calls = self.calls.load(Ordering::Relaxed) + 1;
         self.calls.store(calls, Ordering::Relaxed);
-        let due = calls % CALLS_AT_MOST == 0 || self.time.load(Ordering::Relaxed) != time;
+        let due = calls.is_multiple_of(CALLS_AT_MOST) || self.time.load(Ordering::Relaxed) != time;
         if due {
             self.time.store(time, Ordering::Relaxed);
         }
@@ -108,8 +108,8 @@ impl Context {
             state.targets = Targets::default();
             self.forget_store_pointer();
             let (store, hypervisor) = (state.store.take(), state.hypervisor.take());
-            state.outbox.extend(store.map(Item::Close));
-            state.outbox.extend(hypervisor.map(Item::CloseHypervisor));
+            state.outbox.extend(store.map(Box::new).map(Item::Close));
+            state.outbox.extend(hypervisor.map(Box::new).map(Item::CloseHypervisor));
             self.remember_connections(state);
             self.close_children(state);
             state.companion.clear();
