@@ -52,7 +52,7 @@ pub(crate) use brief_entry;
 pub(crate) fn run<R: Debug>(name: &'static str, on_panic: R, body: impl FnOnce() -> R) -> R {
     let trace = tracing();
     if trace {
-        write_stderr(&format!("{name}"));
+        write_stderr(name);
     }
     let result = guard(name, on_panic, body);
     if trace {
