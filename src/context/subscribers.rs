@@ -181,8 +181,8 @@ impl Which for Key {
 }
 
 /// There is no such subscriber.
-pub(super) fn unknown(key: Key) -> Error {
-    Error::Invalid(format!("no subscriber has the handle {:#x}", u64::from(key)))
+pub(super) fn unknown(handle: impl Into<u64>) -> Error {
+    Error::Invalid(format!("no subscriber has the handle {:#x}", handle.into()))
 }
 
 impl State {

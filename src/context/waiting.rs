@@ -86,7 +86,7 @@ impl Context {
             }
             self.refuse_if_stolen()?;
             let Some(inbox) = which.inbox_mut(&mut state) else {
-                return Err(Error::Invalid("there is no such subscriber, or no longer".to_owned()));
+                return Err(unknown(which.mark()));
             };
             if inbox.queue.end() > seen && !over {
                 continue;
