@@ -44,6 +44,18 @@ pub struct News {
     pub kind: Kind,
 }
 
+/// Sees to it that a panic of the thread's, which says itself what it is, is not waited out.
+struct End(Post<Message>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let failure = Failure::Failed("there are no more events".to_owned());
+            self.0.send(Message::Found(Found::Failed(failure)));
+        }
+    }
+}
+
 /// The thread.
 pub struct Source {
     subjects: Sender<Vec<Subject>>,
@@ -56,6 +68,7 @@ impl Source {
         let (subjects, to_watch) = channel::<Vec<Subject>>();
         let (go_on, may_go_on) = channel();
         let work = move || {
+            let _end = End(post.clone());
             let post = |found| post.send(Message::Found(found));
             post(Found::There(host::domains()));
             if let Ok(subjects) = to_watch.recv()
