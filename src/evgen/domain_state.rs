@@ -23,7 +23,7 @@
 //! A domain that was suspended and is shut down for another reason, or the other way about, has run in between: of two
 //! looks, nothing is told that the path from one to the other does not go through. What can't be seen is a suspend and a
 //! resume between two looks that both find it running. Whether it has run between two looks that find it shut down for the same
-//! reason, and whether it is the same domain at all, [`Trace`] says.
+//! reason, and whether it is the same domain at all, `Trace` says (`evidence`).
 
 use super::Recipient;
 use super::domain_death::{Change, REASON_SUSPEND, Report};
