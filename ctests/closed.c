@@ -27,7 +27,7 @@
 /* Where it is missing, nobody calls it. */
 #pragma weak xlevent_get_fd
 
-enum { FDS = 128, TRAITS = NOT_FOR_LIBXENLIGHT | NOT_UNDER_VALGRIND };
+enum { FDS = 128, TRAITS = NOT_FOR_LIBXENLIGHT | NOT_UNDER_VALGRIND | NOT_ON_A_STAND_IN };
 
 static atomic_int disasters;
 

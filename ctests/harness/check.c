@@ -369,7 +369,7 @@ static bool is_wanted(const struct test *test, const char *name)
         return false;
     if (test->traits & NOT_UNDER_VALGRIND && under_valgrind())
         return false;
-    if (test->traits & WITH_ONE_WATCH && host_has_newer_xenstored())
+    if (test->traits & (WITH_ONE_WATCH | NOT_ON_A_STAND_IN) && host_has_newer_xenstored())
         return false;
     if (!name)
         return true;

@@ -42,6 +42,7 @@ enum {
     NOT_BESIDE_LIBXENLIGHT = 4, /* and cannot be had where it is in the process */
     NOT_UNDER_VALGRIND = 8, /* counts descriptors, of which valgrind has some; or loses what other threads had in hand */
     WITH_ONE_WATCH = 16, /* counts on one watch for all domains, which few domains don't have with a newer xenstored */
+    NOT_ON_A_STAND_IN = 64, /* closes descriptors, of which the stand-in for a newer xenstored has some */
     LIBXENLIGHTS_BESIDE = 32, /* is libxenlight's doing where it is in the process: column real shows it */
 };
 

@@ -11,7 +11,7 @@
 //! (`Handle::is_ours`): the application may have closed them, and have the numbers for files of its own. Its reading thread
 //! has a table of its own, where it can, in which nobody closes anything.
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_uint, c_ulong, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_ulong, c_void};
 use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -86,6 +86,24 @@ impl Numbered {
             unsafe { libc::close(self.fd) };
         }
     }
+}
+
+type SetWatch = unsafe extern "C" fn(*mut xs_handle, *const c_char, *const c_char) -> bool;
+type Fileno = unsafe extern "C" fn(*mut xs_handle) -> c_int;
+
+/// libxenstore's own functions that set a watch and take it away, past what may stand in front of them. `None` if there is no
+/// such library, or if it isn't the library whose pipe we have: what stands in front of it may have descriptors of its own.
+fn own_watches() -> Option<(SetWatch, SetWatch)> {
+    static FOUND: OnceLock<Option<(SetWatch, SetWatch)>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let library = Library::loaded("libxenstore.so")?;
+        // SAFETY: libxenstore's functions of those names have these types.
+        let (fileno, watches) = unsafe {
+            let watch = function!(library, c"xs_watch", SetWatch)?;
+            (function!(library, c"xs_fileno", Fileno)?, (watch, function!(library, c"xs_unwatch", SetWatch)?))
+        };
+        (fileno as usize == xs_fileno as *const () as usize).then_some(watches)
+    })
 }
 
 /// Of a watch that is never set.
@@ -171,14 +189,14 @@ impl Handle {
         if self.reads.swap(true, Ordering::Relaxed) {
             return;
         }
-        let Some(kept) = self.kept_by_reader() else { return };
+        let Some((kept, (watch, unwatch))) = self.kept_by_reader().zip(own_watches()) else { return };
         let raw = Shared(self.raw);
         apart(move || {
             // No daemon sets a watch on nothing.
             // SAFETY: a live handle and two C strings.
-            if keep_only(&kept) && spared(|| unsafe { xs_watch(raw.get(), c"".as_ptr(), NO_TOKEN.as_ptr()) }) {
+            if keep_only(&kept) && spared(|| unsafe { watch(raw.get(), c"".as_ptr(), NO_TOKEN.as_ptr()) }) {
                 // SAFETY: as above.
-                spared(|| unsafe { xs_unwatch(raw.get(), c"".as_ptr(), NO_TOKEN.as_ptr()) });
+                spared(|| unsafe { unwatch(raw.get(), c"".as_ptr(), NO_TOKEN.as_ptr()) });
             }
         });
     }
