@@ -28,6 +28,9 @@ mod flags {
     pub const REASON_SHIFT: u32 = 16;
 }
 
+/// `LIBXL_SHUTDOWN_REASON_SOFT_RESET`.
+const REASON_SOFT_RESET: u8 = 5;
+
 /// A domain as of one look. The shutdown reason is the guest's own word (`SHUTDOWN_*`, or anything else in 8 bits).
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -57,6 +60,11 @@ impl DomainInfo {
     /// Shut down, and why; `None` while it lives.
     pub fn shutdown_reason(&self) -> Option<u8> {
         (self.0.flags & flags::SHUTDOWN != 0).then_some((self.0.flags >> flags::REASON_SHIFT) as u8)
+    }
+
+    /// Shut down to be reset in place, and run again: for which its toolstack takes it out of xenstored's hands for a while.
+    pub fn awaits_reset(&self) -> bool {
+        !self.dying() && self.shutdown_reason() == Some(REASON_SOFT_RESET)
     }
 
     /// For how many nanoseconds its virtual processors have run, all together. It stands still while none of them runs.
