@@ -610,6 +610,8 @@ static void *serve_client(void *of)
     free(of);
     if (client.answers)
         serve_once(client.fd);
+    else
+        recv(client.fd, &(struct header){ 0 }, sizeof(struct header), MSG_WAITALL);
     close(client.fd);
     return NULL;
 }

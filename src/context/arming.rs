@@ -117,6 +117,13 @@ fn pause_after(tries: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(2u32.saturating_pow(tries)).min(LONGEST_PAUSE)
 }
 
+/// Some part of a pause, another each time. A daemon that is back lets in few at once; contexts that have all come to it at the same
+/// time, and were turned away, would go on to do so.
+fn some_of(pause: Duration, now: Monotonic) -> Duration {
+    let mixed = now.subsec_nanos().wrapping_mul(0x9e37_79b1);
+    pause * (mixed >> 24) / 256
+}
+
 /// xenstored was found again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Returned {
@@ -477,7 +484,10 @@ impl Context {
 
     fn still_out(&self, state: &mut State, error: &Error) {
         let outage = state.outage.get_or_insert_with(|| Outage::new(None));
-        let pause = pause_after(outage.tries);
+        let mut pause = pause_after(outage.tries);
+        if error.errno() == Some(Errno::EAGAIN) {
+            pause = some_of(pause, now());
+        }
         outage.tries = outage.tries.saturating_add(1).min(MOST_TRIES);
         if !outage.told && now().saturating_sub(outage.since) >= DISASTER_AFTER {
             outage.told = true;
@@ -530,6 +540,18 @@ mod tests {
         for token in [c"", c"xlevent-", c"xlevent-drive-", c"xlevent-drive-x", c"xlevent-drive--1", c"drive-1", c"\xff"]
         {
             assert_eq!(Watch::of(token), None);
+        }
+    }
+
+    #[test]
+    fn who_was_turned_away_at_the_same_time_as_others_comes_again_at_another() {
+        // As of contexts that are served one after the other.
+        let pauses: Vec<Duration> =
+            (0..100).map(|nth| some_of(LONGEST_PAUSE, Duration::new(7, 1000 + nth * 9973))).collect();
+        assert!(pauses.iter().all(|pause| *pause < LONGEST_PAUSE));
+        for tenth in 0..10 {
+            let here = pauses.iter().filter(|pause| pause.as_millis() / 100 == tenth).count();
+            assert!((5..=20).contains(&here), "{here} in tenth {tenth}");
         }
     }
 
