@@ -72,6 +72,11 @@ impl DomainInfo {
         self.0.cpu_time
     }
 
+    /// How many virtual processors it may have.
+    pub fn processors(&self) -> u64 {
+        u64::from(self.0.max_vcpu_id) + 1
+    }
+
     /// One of its virtual processors is on a processor of the host's, be it on its way out of there.
     pub fn on_a_processor(&self) -> bool {
         self.0.flags & flags::RUNNING != 0
@@ -109,6 +114,11 @@ impl DomainInfo {
 
     pub(crate) fn with_cpu_time(mut self, cpu_time_ns: u64) -> Self {
         self.0.cpu_time = cpu_time_ns;
+        self
+    }
+
+    pub(crate) fn with_processors(mut self, count: u32) -> Self {
+        self.0.max_vcpu_id = count - 1;
         self
     }
 
