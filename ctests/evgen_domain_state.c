@@ -8,6 +8,7 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/store.h"
 #include "harness/xl.h"
 
 #include <xlevent.h>
@@ -362,6 +363,34 @@ STATE_TEST(each_shutdown_is_told_though_nobody_saw_it_run_in_between)
     host_shutdown(domid, REBOOT);
     expect_shutdown(ctx, domid, 1, REBOOT);
     expect_silence(ctx);
+    close_context(ctx);
+}
+
+/* xenstored has forgotten it, and is never told of it again. Nobody wants to know of its shutdown. */
+STATE_TEST(the_end_of_a_domain_whose_soft_reset_goes_no_further_is_told_to_who_asks_for_ends_alone)
+{
+    enum { SOFT_RESET = 5 };
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create(), other = host_create();
+
+    enable_states(ctx, domid, DEATH_BIT, 1);
+    expect_silence(ctx);
+    host_shutdown(domid, SOFT_RESET);
+    host_settle();
+    expect_silence(ctx);
+    release_domain(domid);
+    host_settle();
+    expect_silence(ctx);
+    host_destroy(domid);
+    expect_event(ctx, DEAD, domid, 1);
+    enable_states(ctx, LIBXL_DOMID_ANY, DEATH_BIT, 2);
+    expect_silence(ctx);
+    host_shutdown(other, SOFT_RESET);
+    release_domain(other);
+    host_settle();
+    expect_silence(ctx);
+    host_destroy(other);
+    expect_event(ctx, DEAD, other, 2);
     close_context(ctx);
 }
 

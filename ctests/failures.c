@@ -3,7 +3,10 @@
  * What goes wrong beneath the library: the hypervisor does not answer, xenstored goes away.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -11,6 +14,7 @@
 #include "harness/check.h"
 #include "harness/host.h"
 #include "harness/quiet.h"
+#include "harness/store.h"
 #include "harness/xl.h"
 
 #include <xlevent.h>
@@ -442,6 +446,39 @@ DOMAIN_TEST(the_end_of_a_domain_that_was_never_introduced_is_reported)
     close_context(ctx);
 }
 
+/* xenstored has forgotten it, and is never told of it again. When: before anybody has seen the shutdown, after it, or after a
+ * restart of xenstored. */
+TEST_WITH(the_end_of_a_domain_whose_soft_reset_goes_no_further_is_reported, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    enum { SOFT_RESET = 5, BEFORE = 0, AFTER, RESTARTED, WAYS };
+    libxl_ctx *ctx = open_context();
+    int way;
+
+    log_quietly = true;
+    for (way = BEFORE; way < WAYS; way++) {
+        uint32_t domid = host_create();
+
+        enable(ctx, domid, (libxl_ev_user)way);
+        expect_silence(ctx);
+        host_shutdown(domid, SOFT_RESET);
+        if (way != BEFORE)
+            expect_shutdown(ctx, domid, (libxl_ev_user)way, SOFT_RESET);
+        if (way == RESTARTED) {
+            kill_xenstored_in_silence(ctx);
+            host_start_xenstored();
+            expect_silence(ctx);
+        }
+        release_domain(domid);
+        host_settle();
+        if (way == BEFORE)
+            expect_shutdown(ctx, domid, (libxl_ev_user)way, SOFT_RESET);
+        expect_silence(ctx);
+        host_destroy(domid);
+        expect_death(ctx, domid, (libxl_ev_user)way);
+    }
+    close_context(ctx);
+}
+
 TEST_WITH(without_domains_that_xenstored_does_not_know_nobody_looks_at_any_by_timer, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
 {
     libxl_ctx *ctx = open_context();
@@ -504,4 +541,170 @@ TEST_WITH(no_turn_waits_for_a_xenstored_that_came_back_and_hangs, COMMANDS_DOMAI
     expect_death(ctx, domid, 1);
     CHECK_EQUAL(reconnections(ctx), 1);
     close_context(ctx);
+}
+
+/* ---- what is no xenstored ---- */
+
+/* A socket in its place. */
+static int sit_in_its_place(void)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    const char *path = getenv("XENSTORED_PATH");
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    CHECK(path && strlen(path) < sizeof address.sun_path && fd >= 0);
+    strcpy(address.sun_path, path);
+    unlink(path);
+    CHECK_EQUAL(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    CHECK_EQUAL(listen(fd, 5), 0);
+    return fd;
+}
+
+static void leave_its_place(int fd)
+{
+    unlink(getenv("XENSTORED_PATH"));
+    shutdown(fd, SHUT_RDWR);
+    close(fd);
+}
+
+struct header {
+    uint32_t type, request, transaction, length;
+};
+
+/* Serves as many requests of a connection as make sense; of questions for domains, the first. */
+static void serve_once(int fd)
+{
+    enum { WATCH = 4, UNWATCH = 5, FAILED = 16, IS_KNOWN = 17 };
+    char payload[4096];
+    struct header header;
+
+    while (recv(fd, &header, sizeof header, MSG_WAITALL) == sizeof header && header.length <= sizeof payload
+           && recv(fd, payload, header.length, MSG_WAITALL) == header.length) {
+        const char *answer = header.type == IS_KNOWN ? "T" : header.type == WATCH || header.type == UNWATCH ? "OK" : "ENOSYS";
+
+        if (header.type == IS_KNOWN && header.request > 0)
+            return;
+        if (*answer == 'E')
+            header.type = FAILED;
+        header.length = (uint32_t)strlen(answer) + 1;
+        if (send(fd, &header, sizeof header, MSG_NOSIGNAL) < 0 || send(fd, answer, header.length, MSG_NOSIGNAL) < 0)
+            return;
+    }
+}
+
+struct stranger {
+    int fd;
+    bool answers;
+    int accepted;
+};
+
+struct client {
+    int fd;
+    bool answers;
+};
+
+static void *serve_client(void *of)
+{
+    struct client client = *(struct client *)of;
+
+    free(of);
+    if (client.answers)
+        serve_once(client.fd);
+    else
+        recv(client.fd, &(struct header){ 0 }, sizeof(struct header), MSG_WAITALL);
+    close(client.fd);
+    return NULL;
+}
+
+static void *accept_all(void *of)
+{
+    struct stranger *stranger = of;
+    int fd;
+
+    while ((fd = accept(stranger->fd, NULL, NULL)) >= 0) {
+        struct client *client = malloc(sizeof *client);
+        pthread_t thread;
+
+        CHECK(client != NULL);
+        *client = (struct client){ fd, stranger->answers };
+        __atomic_add_fetch(&stranger->accepted, 1, __ATOMIC_SEQ_CST);
+        CHECK_EQUAL(pthread_create(&thread, NULL, serve_client, client), 0);
+        pthread_detach(thread);
+    }
+    return NULL;
+}
+
+/* It is tried as seldom as one that isn't there. A machine that is slow makes for fewer tries, never for more. */
+static void live_with(bool answers)
+{
+    libxl_ctx *ctx = open_context();
+    struct stranger stranger = { .answers = answers };
+    uint32_t domid = host_create();
+    pthread_t thread;
+    long end;
+
+    enable(ctx, domid, 1);
+    expect_silence(ctx);
+    log_quietly = true;
+    host_kill_xenstored();
+    stranger.fd = sit_in_its_place();
+    CHECK_EQUAL(pthread_create(&thread, NULL, accept_all, &stranger), 0);
+    for (end = now_ms() + 3000; now_ms() < end;)
+        poll_once(ctx, 100);
+    /* Three connections for each try at most. */
+    CHECK_AT_MOST(__atomic_load_n(&stranger.accepted, __ATOMIC_SEQ_CST), 45);
+    leave_its_place(stranger.fd);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    host_start_xenstored();
+    host_destroy(domid);
+    expect_death(ctx, domid, 1);
+    close_context(ctx);
+}
+
+TEST_WITH(who_accepts_in_place_of_xenstored_and_goes_away_is_tried_seldom, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    live_with(false);
+}
+
+TEST_WITH(a_xenstored_that_goes_away_as_soon_as_it_is_back_is_tried_seldom, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    live_with(true);
+}
+
+/* A close too many, which hits the connection that waits for the first answer. */
+TEST_WITH(xenstored_is_found_though_the_application_has_closed_what_waits_for_it, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    enum { MOST = 1024 };
+    static bool open_before[MOST];
+    libxl_ctx *ctx = open_context();
+    uint32_t domid = host_create();
+    int listener, fd, found = -1, turns, own[2];
+
+    enable(ctx, domid, 1);
+    expect_silence(ctx);
+    log_quietly = true;
+    host_kill_xenstored();
+    for (turns = 0; turns < 10; turns++)
+        poll_once(ctx, 20);
+    listener = sit_in_its_place();
+    for (fd = 0; fd < MOST; fd++)
+        open_before[fd] = fcntl(fd, F_GETFD) >= 0;
+    while (found < 0) {
+        poll_once(ctx, 20);
+        for (fd = 0; fd < MOST && found < 0; fd++)
+            if (!open_before[fd] && fcntl(fd, F_GETFD) >= 0)
+                found = fd;
+    }
+    close(found);
+    CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, own), 0);
+    CHECK_EQUAL(own[0], found);
+    leave_its_place(listener);
+    host_start_xenstored();
+    host_destroy(domid);
+    expect_death(ctx, domid, 1);
+    CHECK_EQUAL(write(own[0], "x", 1), 1);
+    CHECK_EQUAL(read(own[1], &(char){ 0 }, 1), 1);
+    close_context(ctx);
+    CHECK_EQUAL(close(own[0]), 0);
+    CHECK_EQUAL(close(own[1]), 0);
 }

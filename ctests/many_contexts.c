@@ -7,11 +7,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
 #include "harness/quiet.h"
+#include "harness/store.h"
 #include "harness/xl.h"
 
 enum { FIRST = 1000, MOST = 100, WITNESSES = 31000, WITNESS = 0x5117e };
@@ -141,6 +143,37 @@ DOMAIN_TEST(a_release_that_concerns_nobody_is_one_look_for_all_contexts)
         CHECK_AT_LEAST(host_lists_asked() - asked, MOST);
     CHECK_AT_LEAST(host_lists_asked() - asked, 1);
     close_contexts(MOST);
+}
+
+/* ---- what one context takes in for another ---- */
+
+/* What tells of a soft reset's first half is taken in by a neighbour; the second half never comes. */
+TEST_WITH(a_domain_that_xenstored_has_forgotten_is_followed_whoever_was_told_of_it, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
+{
+    enum { SOFT_RESET = 5 };
+    uint32_t domid = host_create(), other = host_create();
+
+    open_contexts(2);
+    enable(contexts[0], other, 1);
+    enable(contexts[1], domid, 2);
+    all_come_to_rest(2);
+    host_shutdown(domid, SOFT_RESET);
+    expect_shutdown(contexts[1], domid, 2, SOFT_RESET);
+    tell_all(2);
+    take_turns(2, expect_none);
+    /* Nothing is ready any more, and no answer is on its way. */
+    usleep(100000);
+    take_turns(2, expect_none);
+    release_domain(domid);
+    host_settle();
+    if (!host_has_newer_xenstored())
+        await_all_told(2);
+    poll_once(contexts[0], 0);
+    usleep(100000);
+    take_turns(2, expect_none);
+    host_destroy(domid);
+    expect_death(contexts[1], domid, 2);
+    close_contexts(2);
 }
 
 /* ---- every event once ---- */

@@ -69,6 +69,14 @@ bool has_node(const char *path)
     return has;
 }
 
+void release_domain(uint32_t domid)
+{
+    struct xs_handle *xs = store();
+
+    CHECK(xs_release_domain(xs, domid));
+    xs_close(xs);
+}
+
 void put_home(uint32_t domid)
 {
     struct xs_permissions permissions[] = { { 0, XS_PERM_NONE }, { domid, XS_PERM_READ } };

@@ -18,6 +18,9 @@ bool has_node(const char *path);
 /* Whether a node has this value; false if there is none. */
 bool node_is(const char *path, const char *value);
 
+/* xenstored is told to forget a domain, as in a soft reset that goes no further. */
+void release_domain(uint32_t domid);
+
 /* As a toolstack makes a domain's own directory: its guest may read it. */
 void put_home(uint32_t domid);
 /*

@@ -24,6 +24,7 @@ impl Context {
         let drives: Vec<DriveId> = state.drives.watched().map(|(id, _)| id).collect();
         drives.into_iter().for_each(|id| state.ask_for_look(id));
         state.all_tasks_fired();
+        state.strangers.fired();
         self.take_up(state);
     }
 

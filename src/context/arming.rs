@@ -109,6 +109,36 @@ const ANSWER_OR_END: i16 = libc::POLLIN | libc::POLLRDHUP;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// More don't count.
+const MOST_TRIES: u32 = 16;
+
+/// The pause before the next try, after so many.
+fn pause_after(tries: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(2u32.saturating_pow(tries)).min(LONGEST_PAUSE)
+}
+
+/// Some part of a pause, another each time. A daemon that is back lets in few at once; contexts that have all come to it at the same
+/// time, and were turned away, would go on to do so.
+fn some_of(pause: Duration, now: Monotonic) -> Duration {
+    let mixed = now.subsec_nanos().wrapping_mul(0x9e37_79b1);
+    pause * (mixed >> 24) / 256
+}
+
+/// xenstored was found again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Returned {
+    at: Monotonic,
+    tries: u32,
+}
+
+impl Returned {
+    /// How many tries the next outage begins with, if it begins now.
+    fn tries_if_lost(self, now: Monotonic) -> u32 {
+        let soon = now < self.at + LONGEST_PAUSE;
+        if soon { (self.tries + 1).min(MOST_TRIES) } else { 0 }
+    }
+}
+
 /// What a daemon that was found is asked about; any domain would do.
 const CONTROL_DOMAIN: u32 = 0;
 
@@ -325,15 +355,17 @@ impl Context {
         state.counts.xenstored_losses += 1;
         self.uninstall_store(&store);
         state.targets = Targets::default();
-        self.forget_strangers(state);
+        self.strangers_lost(state);
         self.remember_connections(state);
         store.connection().mark_broken();
         let line = Line::new(Level::Warn, format!("{how}; waiting for it to come back"));
         let line = line.of(Kind::News("xenstored is lost"));
         state.outbox.push_back(Item::Log(line));
         self.end_outage(state);
-        state.outage = Some(Outage::new(Some(store)));
-        self.look_for_store(state, FIRST_PAUSE);
+        // One that comes and goes is looked for no more often than one that stays away.
+        let tries = state.returned.take().map_or(0, |returned| returned.tries_if_lost(now()));
+        state.outage = Some(Outage { tries, ..Outage::new(Some(store)) });
+        self.look_for_store(state, pause_after(tries));
     }
 
     /// Has xenstored looked for after this pause, and at no other time.
@@ -363,17 +395,19 @@ impl Context {
     pub(super) fn look_for_xenstored(&self, state: &mut State) {
         let Some(outage) = &mut state.outage else { return };
         outage.timer = None;
-        match &outage.probe {
-            Some(_) if outage.answered => state.outbox.push_back(Item::Reconnect),
-            Some(_) => self.still_out(state, &Error::os("waiting for an answer", Errno::ETIMEDOUT)),
-            None => match self.probe() {
-                Ok(probe) => {
-                    outage.probe = Some(probe);
-                    self.remember_connections(state);
-                    self.look_for_store(state, LONGEST_PAUSE);
-                }
-                Err(error) => self.still_out(state, &error),
-            },
+        // The application may have closed that one's number: then nothing tells of an answer.
+        match outage.probe.as_ref().filter(|probe| probe.is_ours()) {
+            Some(_) if outage.answered => return state.outbox.push_back(Item::Reconnect),
+            Some(_) => return self.still_out(state, &Error::os("waiting for an answer", Errno::ETIMEDOUT)),
+            None => self.drop_probe(state),
+        };
+        match self.probe() {
+            Ok(probe) => {
+                state.outage.get_or_insert_with(|| Outage::new(None)).probe = Some(probe);
+                self.remember_connections(state);
+                self.look_for_store(state, LONGEST_PAUSE);
+            }
+            Err(error) => self.still_out(state, &error),
         }
     }
 
@@ -395,10 +429,11 @@ impl Context {
                 state.outbox.push_back(Item::Reconnect);
             }
             Some(Ok(_)) | None => {}
-            Some(Err(_)) => {
+            Some(Err(errno)) => {
                 self.drop_probe(state);
                 self.remember_connections(state);
-                self.look_for_store(state, FIRST_PAUSE);
+                // One that accepts and goes away again may do so for ever: no sooner than one that isn't there.
+                self.still_out(state, &Error::os("asking xenstored something", errno));
             }
         }
     }
@@ -433,6 +468,8 @@ impl Context {
                     state.retarget_later();
                     state.tasks_reconnected();
                     self.all_may_be_strangers(&mut state);
+                    let tries = state.outage.as_ref().map_or(0, |outage| outage.tries);
+                    state.returned = Some(Returned { at: now(), tries });
                     let text = format!("xenstored is back after {:.1} s", self.end_outage(&mut state).as_secs_f64());
                     let line = Line::new(Level::Info, text).of(Kind::News("xenstored is back"));
                     state.outbox.push_back(Item::Log(line));
@@ -447,8 +484,11 @@ impl Context {
 
     fn still_out(&self, state: &mut State, error: &Error) {
         let outage = state.outage.get_or_insert_with(|| Outage::new(None));
-        let pause = (FIRST_PAUSE * 2u32.saturating_pow(outage.tries)).min(LONGEST_PAUSE);
-        outage.tries = outage.tries.saturating_add(1).min(16);
+        let mut pause = pause_after(outage.tries);
+        if error.errno() == Some(Errno::EAGAIN) {
+            pause = some_of(pause, now());
+        }
+        outage.tries = outage.tries.saturating_add(1).min(MOST_TRIES);
         if !outage.told && now().saturating_sub(outage.since) >= DISASTER_AFTER {
             outage.told = true;
             state.outbox.push_back(Item::LongOutage {
@@ -501,6 +541,32 @@ mod tests {
         {
             assert_eq!(Watch::of(token), None);
         }
+    }
+
+    #[test]
+    fn who_was_turned_away_at_the_same_time_as_others_comes_again_at_another() {
+        // As of contexts that are served one after the other.
+        let pauses: Vec<Duration> =
+            (0..100).map(|nth| some_of(LONGEST_PAUSE, Duration::new(7, 1000 + nth * 9973))).collect();
+        assert!(pauses.iter().all(|pause| *pause < LONGEST_PAUSE));
+        for tenth in 0..10 {
+            let here = pauses.iter().filter(|pause| pause.as_millis() / 100 == tenth).count();
+            assert!((5..=20).contains(&here), "{here} in tenth {tenth}");
+        }
+    }
+
+    #[test]
+    fn one_that_comes_and_goes_is_looked_for_ever_more_seldom() {
+        let at = Duration::from_secs(100);
+        let mut returned = Returned { at, tries: 0 };
+        let mut pauses = Vec::new();
+        for _ in 0..100 {
+            returned.tries = returned.tries_if_lost(at);
+            pauses.push(pause_after(returned.tries).as_millis());
+        }
+        assert_eq!(pauses[..8], [20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(pauses.last(), Some(&1000));
+        assert_eq!(returned.tries_if_lost(at + LONGEST_PAUSE), 0, "it has stayed for a while");
     }
 
     #[test]

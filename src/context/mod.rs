@@ -163,6 +163,8 @@ struct State {
     armed: bool,
     /// Since when, and how often, xenstored has been looked for in vain.
     outage: Option<arming::Outage>,
+    /// When it was found last.
+    returned: Option<arming::Returned>,
     /// There was no memory to keep an event: the application is to be told. What takes memory by the number of events, or of
     /// domains whose ends are watched, is asked for so that it may be refused; the rest is small, but for what a generator of
     /// states keeps of each domain.
@@ -263,6 +265,7 @@ impl Context {
             store,
             armed: false,
             outage: None,
+            returned: None,
             pulse: None,
             retarget: None,
             starved: false,

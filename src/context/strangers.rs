@@ -29,7 +29,7 @@ impl Context {
                 let _ = idle.ask(questions);
             }
             // It is away, and the next is asked anew; or there is no asking it without waiting.
-            None => strangers.clear(),
+            None => strangers.lost(),
         }
     }
 
@@ -78,9 +78,19 @@ impl Context {
         self.ask_about_strangers(state);
     }
 
-    /// There is no daemon to ask, or nobody watches anything.
+    /// There is no daemon to ask.
+    pub(super) fn strangers_lost(&self, state: &mut State) {
+        state.strangers.lost();
+        self.cancel_stranger_look(state);
+    }
+
+    /// Nobody watches anything.
     pub(super) fn forget_strangers(&self, state: &mut State) {
         state.strangers.clear();
+        self.cancel_stranger_look(state);
+    }
+
+    fn cancel_stranger_look(&self, state: &mut State) {
         if let Some(look) = state.stranger_look.take() {
             state.timers.remove(look);
         }

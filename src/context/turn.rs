@@ -12,7 +12,7 @@ use super::tasks::TaskId;
 use super::{Context, State, TimeoutId};
 use crate::event::Event;
 use crate::evgen::disk_eject::DriveId;
-use crate::evgen::domain_death::{Change, REASON_SOFT_RESET, Report};
+use crate::evgen::domain_death::Report;
 use crate::evgen::snapshot::Snapshot;
 use crate::reactor::now;
 use crate::xen::log::{Level, Line};
@@ -264,7 +264,6 @@ impl Context {
             self.note_strays(state, strays == ready_count);
         }
         if all {
-            state.strangers.fired();
             self.scan_with_neighbours(state);
         } else if fresh || asked {
             self.scan(state, false);
@@ -295,6 +294,7 @@ impl Context {
                 // It says that something may have become of that domain, and no more.
                 Some(Watch::Release) => {
                     state.counts.releases += 1;
+                    state.strangers.fired();
                     match firing.domid() {
                         Some(domid) => looks.asked |= state.domains.ask(domid),
                         None => looks.all = true,
@@ -315,6 +315,7 @@ impl Context {
     /// Something has fired and can't be told, or nothing will fire any more. What may have happened is looked at, since
     /// state is read, not counted.
     fn firing_lost(&self, state: &mut State, errno: Errno) {
+        state.strangers.fired();
         if errno == Errno::EINVAL {
             // Without generators a dead connection hurts nobody; the next enable makes another.
             if state.armed {
@@ -377,6 +378,7 @@ impl Context {
         // What a failed scan has found out before it failed is as good as any.
         reports.iter().for_each(|report| self.report(state, report));
         state.domains.take_newcomers().into_iter().for_each(|domid| state.strangers.note(domid));
+        state.domains.take_resetting().into_iter().for_each(|domid| state.strangers.note_reset(domid));
         match result {
             Ok(()) => state.failed_scans = 0,
             Err(errno) => self.scan_failed(state, errno),
@@ -414,9 +416,6 @@ impl Context {
     }
 
     fn report(&self, state: &mut State, report: &Report) {
-        if report.change == Change::Shutdown(REASON_SOFT_RESET) {
-            state.strangers.note_reset(report.domid);
-        }
         self.deliver_new(state, report.recipient, Event::from_report(report), report.domid);
     }
 }

@@ -94,6 +94,8 @@ pub struct AnyDomains {
     asked: BTreeSet<u32>,
     /// Domains that one of them has begun to follow.
     newcomers: Vec<u32>,
+    /// Domains that a look has found to be reset in place, whether somebody has to tell of it or not.
+    resetting: BTreeSet<u32>,
 }
 
 impl AnyDomains {
@@ -145,6 +147,11 @@ impl AnyDomains {
         std::mem::take(&mut self.newcomers)
     }
 
+    /// The domains that looks have found to be reset in place since this was asked last.
+    pub fn take_resetting(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.resetting)
+    }
+
     /// The domains that they follow, and that haven't ended. One may come more than once.
     pub fn living(&self) -> impl Iterator<Item = u32> {
         let lives = self.generators.values().flat_map(|generator| &generator.lives);
@@ -186,6 +193,9 @@ impl AnyDomains {
         for (key, generator) in &mut self.generators {
             generator.look(found, &mut self.newcomers, &mut |report| tell(*key, report));
         }
+        if !self.is_empty() {
+            self.resetting.extend(found.iter().filter(|info| info.awaits_reset()).map(DomainInfo::domid));
+        }
         self.clear_fresh();
     }
 
@@ -199,6 +209,9 @@ impl AnyDomains {
                 answer = questions.ask(host, domid, done)?;
             }
             let info = answer.find(domid);
+            if info.is_some_and(DomainInfo::awaits_reset) {
+                self.resetting.insert(domid);
+            }
             if !self.generators.values_mut().all(|generator| generator.is_quiet(domid, info)) {
                 return Ok(false);
             }

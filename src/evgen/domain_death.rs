@@ -25,9 +25,6 @@ use crate::xen::hypervisor::DomainInfo;
 /// `LIBXL_SHUTDOWN_REASON_SUSPEND`: the state in which a domain is saved, migrated or snapshotted.
 pub const REASON_SUSPEND: u8 = 2;
 
-/// `LIBXL_SHUTDOWN_REASON_SOFT_RESET`: its toolstack resets it in place, and it runs again.
-pub const REASON_SOFT_RESET: u8 = 5;
-
 /// How shutdowns with reason suspend are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SuspendRule {

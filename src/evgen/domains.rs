@@ -141,6 +141,14 @@ impl Domains {
         self.any.take_newcomers()
     }
 
+    /// The domains that looks have found to be reset in place since this was asked last.
+    pub fn take_resetting(&mut self) -> BTreeSet<u32> {
+        let mut resetting = self.deaths.take_resetting();
+        resetting.append(&mut self.states.take_resetting());
+        resetting.append(&mut self.any.take_resetting());
+        resetting
+    }
+
     /// This domain is to be looked at in the next [`Domains::scan_fresh`]. False if nobody has anything left to tell of it.
     pub fn ask(&mut self, domid: u32) -> bool {
         // Each of them is to know.
@@ -468,6 +476,36 @@ mod tests {
             table.edit(3, |_| DomainInfo::alive(3));
             domains.ask_suspended();
             assert_eq!(scan_fresh(&mut domains, &mut table), [(3, 2, Running)]);
+        }
+    }
+
+    #[test]
+    fn whoever_looks_finds_who_is_to_be_reset_also_where_nobody_asked_for_shutdowns() {
+        let ends = 1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH;
+        let add: [fn(&mut Domains) -> Key; 3] = [
+            |domains| domains.add_death(3, 0),
+            |domains| domains.add_state(3, 1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH, 0),
+            |domains| domains.add_any(1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH, 0),
+        ];
+        for rule in [SuspendRule::Hide, SuspendRule::Report] {
+            for add in add {
+                let mut domains = Domains::new(rule);
+                let mut table = Table::of([3, 4, 5]);
+                table.edit(3, |info| info.shut_down(2));
+                add(&mut domains);
+                scan(&mut domains, &mut table);
+                assert_eq!(domains.take_resetting(), BTreeSet::new());
+                table.edit(3, |_| DomainInfo::alive(3).shut_down(5));
+                domains.add_state(4, ends, 0);
+                scan(&mut domains, &mut table);
+                assert_eq!(domains.take_resetting(), BTreeSet::from([3]));
+                assert!(domains.ask(3));
+                scan_fresh(&mut domains, &mut table);
+                assert_eq!(domains.take_resetting(), BTreeSet::from([3]));
+                table.edit(3, DomainInfo::being_destroyed);
+                scan(&mut domains, &mut table);
+                assert_eq!(domains.take_resetting(), BTreeSet::new());
+            }
         }
     }
 

@@ -24,7 +24,8 @@
 
 use crate::xen::hypervisor::DomainInfo;
 
-/// The clocks of two processors of the host may differ by so much: less processor time by more than that is another domain's.
+/// The clocks of two processors of the host may differ by so much, for each of a domain's processors that runs: less processor time by
+/// more than that is another domain's.
 const CLOCKS_DIFFER_NS: u64 = 100_000;
 
 /// A domain counts as shut down before its processors have come to rest. They run on for less than this, all together.
@@ -84,7 +85,8 @@ impl Trace {
 
     /// Nothing says that this look found another domain.
     pub fn fits(&self, info: &DomainInfo) -> bool {
-        self.frame == frame(info) && self.cpu_time.ns <= info.cpu_time_ns().saturating_add(CLOCKS_DIFFER_NS)
+        let differs = CLOCKS_DIFFER_NS.saturating_mul(info.processors());
+        self.frame == frame(info) && self.cpu_time.ns <= info.cpu_time_ns().saturating_add(differs)
     }
 
     /// The domain was shut down at that look, and is at this one: it has run in between.
@@ -136,6 +138,13 @@ mod tests {
         // The clocks of two processors.
         assert!(same(alive(), alive().with_cpu_time(SECOND - CLOCKS_DIFFER_NS)));
         assert!(!same(alive(), alive().with_cpu_time(SECOND - CLOCKS_DIFFER_NS - 1)));
+    }
+
+    #[test]
+    fn each_of_a_domains_processors_may_have_been_asked_by_another_clock() {
+        let before = alive().with_processors(128);
+        assert!(same(before, before.with_cpu_time(SECOND - 128 * CLOCKS_DIFFER_NS)));
+        assert!(!same(before, before.with_cpu_time(SECOND - 128 * CLOCKS_DIFFER_NS - 1)));
     }
 
     #[test]

@@ -109,6 +109,8 @@ pub struct Generators<G: Generator> {
     /// Places that wait for a look: those of new generators, and of domains whose own watch has fired. Bounded by the
     /// number of places, also if nobody looks.
     fresh: BTreeSet<u32>,
+    /// Domains that a look has found to be reset in place, whether somebody has to tell of it or not.
+    resetting: BTreeSet<u32>,
     /// How many domids that a domain can have there are generators for.
     domains: usize,
     rule: G::Rule,
@@ -145,7 +147,7 @@ impl Monitor {
 
 impl<G: Generator> Generators<G> {
     fn with(rule: G::Rule) -> Self {
-        Generators { generators: Runs::default(), fresh: BTreeSet::new(), domains: 0, rule }
+        Generators { generators: Runs::default(), fresh: BTreeSet::new(), resetting: BTreeSet::new(), domains: 0, rule }
     }
 
     /// Adds a generator. It hears of its domain's present state at the next [`Generators::scan_fresh`].
@@ -249,7 +251,11 @@ impl<G: Generator> Generators<G> {
             if !answer.tells_of(key.place()) {
                 answer = questions.ask(host, key.place(), done)?;
             }
-            generator.take_in(answer.find(key.place()), self.rule, |report| tell(key, report));
+            let info = answer.find(key.place());
+            generator.take_in(info, self.rule, |report| tell(key, report));
+            if info.is_some_and(DomainInfo::awaits_reset) {
+                self.resetting.insert(key.place());
+            }
         }
         self.clear_fresh();
         Ok(())
@@ -267,6 +273,11 @@ impl<G: Generator> Generators<G> {
         }
         self.clear_fresh();
         Ok(())
+    }
+
+    /// The domains that looks have found to be reset in place since this was asked last.
+    pub fn take_resetting(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.resetting)
     }
 
     /// None waits for a look any more.
@@ -291,6 +302,9 @@ impl<G: Generator> Generators<G> {
                 answer = questions.ask(host, place, done)?;
             }
             let info = answer.find(place);
+            if info.is_some_and(DomainInfo::awaits_reset) {
+                self.resetting.insert(place);
+            }
             let generators = self.generators.since_mut(Key::first_of(place));
             for (_, generator) in generators.take_while(|(key, _)| key.place() == place) {
                 let mut looked = generator.clone();

@@ -38,9 +38,12 @@ impl Strangers {
         self.unasked.insert(domid);
     }
 
-    /// A domain has shut down to be reset.
+    /// A look has found a domain shut down to be reset. It is asked about at once too: what was fired for it may have come with
+    /// what told of the shutdown.
     pub fn note_reset(&mut self, domid: u32) {
-        self.resetting.insert(domid);
+        if self.resetting.insert(domid) {
+            self.unasked.insert(domid);
+        }
     }
 
     /// Something was fired, by which one of those may have left xenstored's hands.
@@ -98,7 +101,13 @@ impl Strangers {
         self.unasked.extend(&self.unknown);
     }
 
-    /// Nobody watches anything, or there is no daemon to ask. The next will be asked about all that is watched then.
+    /// There is no daemon to ask. The next will be asked about all that is watched then; which of them are in a reset stays so.
+    pub fn lost(&mut self) {
+        let resetting = std::mem::take(&mut self.resetting);
+        *self = Strangers { resetting, ..Strangers::default() };
+    }
+
+    /// Nobody watches anything.
     pub fn clear(&mut self) {
         *self = Strangers::default();
     }
@@ -165,6 +174,30 @@ mod tests {
         assert_eq!(strangers.take_questions(0, |_| true), []);
         assert!(strangers.has_questions());
         assert_eq!(strangers.take_questions(9, |_| true), [4, 5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn a_domain_that_is_found_in_a_reset_is_asked_about_at_once_and_once() {
+        let mut strangers = Strangers::default();
+        strangers.note_reset(5);
+        assert_eq!(ask(&mut strangers), [5]);
+        strangers.note_reset(5);
+        assert!(!strangers.has_questions());
+    }
+
+    #[test]
+    fn who_is_in_a_reset_is_so_under_the_next_daemon_too() {
+        let mut strangers = Strangers::default();
+        strangers.note_reset(5);
+        strangers.note(6);
+        strangers.answered(7, false);
+        strangers.lost();
+        assert_eq!((strangers.pause(), strangers.has_questions()), (None, false));
+        strangers.fired();
+        assert_eq!(ask(&mut strangers), [5]);
+        strangers.clear();
+        strangers.fired();
+        assert!(!strangers.has_questions());
     }
 
     #[test]

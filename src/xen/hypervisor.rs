@@ -28,6 +28,9 @@ mod flags {
     pub const REASON_SHIFT: u32 = 16;
 }
 
+/// `LIBXL_SHUTDOWN_REASON_SOFT_RESET`.
+const REASON_SOFT_RESET: u8 = 5;
+
 /// A domain as of one look. The shutdown reason is the guest's own word (`SHUTDOWN_*`, or anything else in 8 bits).
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -59,9 +62,19 @@ impl DomainInfo {
         (self.0.flags & flags::SHUTDOWN != 0).then_some((self.0.flags >> flags::REASON_SHIFT) as u8)
     }
 
+    /// Shut down to be reset in place, and run again: for which its toolstack takes it out of xenstored's hands for a while.
+    pub fn awaits_reset(&self) -> bool {
+        !self.dying() && self.shutdown_reason() == Some(REASON_SOFT_RESET)
+    }
+
     /// For how many nanoseconds its virtual processors have run, all together. It stands still while none of them runs.
     pub fn cpu_time_ns(&self) -> u64 {
         self.0.cpu_time
+    }
+
+    /// How many virtual processors it may have.
+    pub fn processors(&self) -> u64 {
+        u64::from(self.0.max_vcpu_id) + 1
     }
 
     /// One of its virtual processors is on a processor of the host's, be it on its way out of there.
@@ -101,6 +114,11 @@ impl DomainInfo {
 
     pub(crate) fn with_cpu_time(mut self, cpu_time_ns: u64) -> Self {
         self.0.cpu_time = cpu_time_ns;
+        self
+    }
+
+    pub(crate) fn with_processors(mut self, count: u32) -> Self {
+        self.0.max_vcpu_id = count - 1;
         self
     }
 
