@@ -39,11 +39,10 @@ pub enum SuspendRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     Nothing,
-    /// For this reason. Whether it had come to rest, see [`at_rest`].
-    Shutdown {
-        reason: u8,
-        at_rest: bool,
-    },
+    /// A shutdown for this reason, and some processor was still on its way into it: see [`at_rest`].
+    Leaving(u8),
+    /// A shutdown for this reason.
+    Shutdown(u8),
     Death,
 }
 
@@ -130,8 +129,15 @@ impl DomainDeath {
             self.said = Said::Death;
             return Some(Change::Death);
         };
-        match (self.said, info.shutdown_reason()) {
-            (Said::Shutdown { .. }, _) if rule == SuspendRule::Report => None,
+        let before = match self.said {
+            Said::Leaving(reason) => Some((reason, false)),
+            Said::Shutdown(reason) => Some((reason, true)),
+            Said::Nothing | Said::Death => None,
+        };
+        if before.is_some() && rule == SuspendRule::Report {
+            return None;
+        }
+        match (before, info.shutdown_reason()) {
             (_, None) => {
                 self.said = Said::Nothing;
                 None
@@ -140,7 +146,7 @@ impl DomainDeath {
                 self.said = Said::Nothing;
                 None
             }
-            (Said::Shutdown { reason: before, at_rest: rested }, Some(reason))
+            (Some((before, rested)), Some(reason))
                 if before == reason && !self.cpu_time.is_of_another_run(rested, info) =>
             {
                 if !rested && at_rest(info) {
@@ -157,7 +163,7 @@ impl DomainDeath {
 
     fn has_shut_down(&mut self, reason: u8, info: &DomainInfo) {
         self.cpu_time = CpuTime::of(info);
-        self.said = Said::Shutdown { reason, at_rest: at_rest(info) };
+        self.said = if at_rest(info) { Said::Shutdown(reason) } else { Said::Leaving(reason) };
     }
 }
 
@@ -197,6 +203,12 @@ mod tests {
 
     fn dying(reason: u8) -> Option<DomainInfo> {
         Some(DomainInfo::alive(5).shut_down(reason).being_destroyed())
+    }
+
+    /// There may be ten thousand of them.
+    #[test]
+    fn a_generator_is_small() {
+        assert!(size_of::<DomainDeath>() <= 40);
     }
 
     #[test]
