@@ -35,10 +35,16 @@ pub struct Identity {
 impl Identity {
     /// Of the file that has this number now. May be called by a signal handler.
     pub fn of(fd: RawFd) -> Option<Self> {
+        Self::seen_at(fd).ok()
+    }
+
+    fn seen_at(fd: RawFd) -> std::result::Result<Self, Errno> {
         let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: a place for the answer, which is filled in if the call succeeds.
-        let status = unsafe { (libc::fstat(fd, status.as_mut_ptr()) == 0).then(|| status.assume_init()) }?;
-        Some(Identity { device: status.st_dev, inode: status.st_ino })
+        // SAFETY: a place for the answer.
+        Errno::result(unsafe { libc::fstat(fd, status.as_mut_ptr()) })?;
+        // SAFETY: filled in, since the call has succeeded.
+        let status = unsafe { status.assume_init() };
+        Ok(Identity { device: status.st_dev, inode: status.st_ino })
     }
 
     /// As a handler can keep it.
@@ -46,9 +52,12 @@ impl Identity {
         (self.device, self.inode)
     }
 
-    /// Whether the number still stands for it.
+    /// Whether the number still stands for it, as far as can be known.
     pub fn is_at(self, fd: RawFd) -> bool {
-        Identity::of(fd) == Some(self)
+        match Self::seen_at(fd) {
+            Ok(seen) => seen == self,
+            Err(errno) => errno != Errno::EBADF,
+        }
     }
 }
 

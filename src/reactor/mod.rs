@@ -127,7 +127,9 @@ fn make_known(to: &Epoll, fd: impl AsFd) -> Result<()> {
 
 /// Whether the number stands for the file that was made a member under it, with this interest.
 fn knows(set: &Epoll, fd: impl AsFd, events: EpollFlags, token: u64) -> bool {
-    set.modify(fd, &mut EpollEvent::new(events, token)).is_ok()
+    let result = set.modify(fd, &mut EpollEvent::new(events, token));
+    // No member by that number, or no set. Another failure, for want of memory, says nothing about whose they are.
+    !matches!(result, Err(Errno::ENOENT | Errno::EBADF | Errno::EINVAL | Errno::EPERM | Errno::ELOOP))
 }
 
 impl Reactor {
