@@ -23,6 +23,7 @@ mod endings;
 mod waits;
 
 use std::cell::Cell;
+use std::os::fd::AsFd;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
