@@ -395,6 +395,7 @@ impl Context {
     pub(super) fn look_for_xenstored(&self, state: &mut State) {
         let Some(outage) = &mut state.outage else { return };
         outage.timer = None;
+        state.outbox.extend(outage.lost.take().map(Box::new).map(Item::Close));
         // The application may have closed that one's number: then nothing tells of an answer.
         match outage.probe.as_ref().filter(|probe| probe.is_ours()) {
             Some(_) if outage.answered => return state.outbox.push_back(Item::Reconnect),

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -111,12 +112,17 @@ int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itim
 
 /* ---- what the library does ---- */
 
-/* Connections to xenstored that were tried, and those among them that may have gone another way than to its socket. */
+/* Connections to xenstored's socket that were tried, and those to it that may have gone another way. */
 static int tries, unsure_tries;
+
+int socket(int domain, int type, int protocol)
+{
+    tries += domain == AF_UNIX && (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_STREAM;
+    return NEXT(socket)(domain, type, protocol);
+}
 
 struct xs_handle *xs_open(unsigned long flags)
 {
-    tries++;
     unsure_tries += !(flags & XS_OPEN_SOCKETONLY);
     return NEXT(xs_open)(flags);
 }
@@ -241,10 +247,10 @@ static void minute(void)
     DO(xensim_xenstored(host, XENSIM_XENSTORED_KILL));
     while (stats().xenstored_losses == 0)
         go_round(1000);
+    DO(xensim_shutdown(host, domid, XENSIM_REASON_CRASH));
     tries = unsure_tries = timers_set = 0;
     gone = our_ns();
     set_rate(30);
-    DO(xensim_shutdown(host, domid, XENSIM_REASON_CRASH));
     /* On a machine that is slow a round takes long in the library's time. */
     while (away < 120 * second || disasters == 0 || tries < 10) {
         before = disasters;
