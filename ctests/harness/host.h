@@ -40,7 +40,7 @@ void host_shutdown(uint32_t domid, int reason);
 void host_suspend(uint32_t domid);
 /* As after a checkpoint: it runs on. */
 void host_resume(uint32_t domid);
-/* After a shutdown it is reset in place and runs on: xenstored forgets it, and is told of it anew. */
+/* After a shutdown it is reset in place and runs on: xenstored forgets it, and then gets to know it again. */
 void host_soft_reset(uint32_t domid);
 /* Its toolstack gives it another UUID. */
 void host_set_uuid(uint32_t domid, const uint8_t uuid[16]);
