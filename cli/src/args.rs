@@ -85,7 +85,7 @@ impl Wanted {
 /// written to standard error, with --json too. At the beginning it has to answer: if it doesn't for 10 seconds, or the
 /// hypervisor doesn't, the exit status is 3. The control domain, number 0, is only watched where it is named.
 ///
-/// A signal, or the end of the time, ends the command at once, whatever it waits for: xenstored, the hypervisor, or whoever
+/// A signal, or the end of the time, ends the command at once, whatever it waits for: xenstored, the hypervisor, or the one who
 /// reads its output. Lines that nobody reads are lost then.
 #[derive(Debug, Args)]
 pub struct Watch {

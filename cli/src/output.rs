@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Writing to standard output and standard error, which somebody may not read.
 //!
-//! A write to a full pipe, or to a terminal that was stopped, waits for its reader. So a thread writes, and whoever has
+//! A write to a full pipe, or to a terminal that was stopped, waits for its reader. So a thread writes, and the one who has
 //! something to say goes on. The descriptor's own flags are left alone: others may have it open, too.
 //!
 //! - What is pushed is written in that order, each piece with one write where the kernel takes it whole.

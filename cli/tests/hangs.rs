@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The command where something hangs: xenstored, the hypervisor, a program that is asked, or whoever reads the output. It keeps
+//! The command where something hangs: xenstored, the hypervisor, a program that is asked, or the reader of the output. It keeps
 //! its time, and signals end it with the status that its manual page says.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -455,12 +455,9 @@ impl Context {
         {
             let drives: Vec<(DriveId, Frontend)> = state.drives.watched().collect();
             let wanted = state.wanted_domains(None);
-            let lost = state.outage.as_mut().and_then(|outage| outage.lost.take());
             self.forget_store_pointer();
-            let connected = MutexGuard::unlocked(&mut state, || {
-                drop(lost);
-                watch_all(Store::open_beside(probe)?, &drives, &wanted)
-            });
+            let connected =
+                MutexGuard::unlocked(&mut state, || watch_all(Store::open_beside(probe)?, &drives, &wanted));
             match connected.and_then(|store| self.install_store(&mut state, store)) {
                 Ok(()) => {
                     state.counts.reconnections += 1;

@@ -5,7 +5,7 @@
 //!   was asked for (`host::Beginning`), so that nothing falls in between.
 //! - Whatever may wait for somebody has a thread of its own: the library and the hypervisor (`source`), the names
 //!   (`names`), standard output (`output`). They post what comes of it.
-//! - The main thread waits in one place (`Watching::turn`): for what is posted, for a signal, for the time to pass, and for whoever
+//! - The main thread waits in one place (`Watching::turn`): for what is posted, for a signal, for the time to pass, and for the one who
 //!   reads our output to go away. So each of these ends the command at once. Threads that still wait are left behind.
 //! - A line is written with one write, as soon as there is the event and the domain's name, for which it waits a moment
 //!   (`queue`).
@@ -50,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// If the time is up at the beginning, and there was no answer for this long, that is the reason.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// How long whoever reads may take for the last lines, when a signal or the time ends it.
+/// How long the reader may take for the last lines, when a signal or the time ends the command.
 const PARTING: Duration = Duration::from_millis(100);
 
 /// While so many lines are not written, no more events are taken: what becomes of the domains meanwhile is seen later.

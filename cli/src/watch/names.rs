@@ -59,7 +59,7 @@ pub struct Holder {
     pub dying: bool,
 }
 
-/// The thread, for whoever has something to ask.
+/// The thread, for those who ask it for names.
 pub struct Names {
     requests: Post<Request>,
     /// How many names have been asked for, and how many of these requests are answered.
