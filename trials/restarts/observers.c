@@ -523,6 +523,7 @@ void stop_observers(void)
         pthread_join(toolstack.threads[i], NULL);
     for (i = 0; i < OBSERVERS; i++) {
         struct observer *it = &all[i];
+        struct xlevent_stats stats;
 
         __atomic_store_n(&it->ended, true, __ATOMIC_SEQ_CST);
         wake(it);
@@ -531,7 +532,13 @@ void stop_observers(void)
         if (it->style == SUBSCRIBER)
             CHECK(xlevent_subscriber_wait_cancel(it->ctx, it->subscriber) == 0);
         pthread_join(it->thread, NULL);
+        CHECK(xlevent_stats(it->ctx, &stats, sizeof stats) == 0);
         CHECK(libxl_ctx_free(it->ctx) == 0);
+        /* What was held back is written with the end of the context: now the log has told of each. */
+        if (it->lines_lost != stats.xenstored_losses || it->lines_found != stats.reconnections)
+            fail("%s: xenstored was lost %llu times and found %llu times, and the whole log says %llu and %llu", it->name,
+                 (unsigned long long)stats.xenstored_losses, (unsigned long long)stats.reconnections,
+                 (unsigned long long)it->lines_lost, (unsigned long long)it->lines_found);
         close(it->wake[0]);
         close(it->wake[1]);
     }
@@ -549,7 +556,7 @@ struct outages check_logs(void)
 
         /*
          * What is counted is logged a moment later, the first of it at once, the rest within a minute: never more than there
-         * was.
+         * was. All of it is compared when the observers end.
          */
         for (;;) {
             uint64_t lost = __atomic_load_n(&it->lines_lost, __ATOMIC_SEQ_CST);
