@@ -16,9 +16,20 @@
 say() { printf 'xenvm: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-release=${XEN:-4.17}
+# All releases, the newest last.
+all_releases() { (cd "$xenvm/releases" && printf '%s\n' *.sh) | sed 's/\.sh$//' | sort -V; }
+
+# That of the host's distribution; where that has none of them, the newest.
+default_release() {
+    local host
+    # shellcheck source=/dev/null
+    host=$(. /etc/os-release 2>/dev/null && printf '%s' "${VERSION_CODENAME:-none}")
+    (cd "$xenvm/releases" && grep -lx "release_suite=$host" ./*.sh | sed 's|^\./||; s/\.sh$//') || all_releases | tail -n 1
+}
+
+release=${XEN:-$(default_release)}
 release_file=$xenvm/releases/$release.sh
-[ -f "$release_file" ] || die "no Xen $release here; there is: $(cd "$xenvm/releases" && printf '%s ' ./*.sh | sed 's|\./||g; s|\.sh||g')"
+[ -f "$release_file" ] || die "no Xen $release here; there is: $(all_releases | paste -sd ' ')"
 # shellcheck source=xenvm/releases/4.17.sh
 . "$release_file"
 

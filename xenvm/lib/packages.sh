@@ -23,24 +23,6 @@ private_apt() {
         -o APT::Sandbox::User=root -o APT::Architecture=amd64 "$@"
 }
 
-# The host's own mirrors of Debian, with the suites of the release.
-write_sources() {
-    local host
-    # shellcheck source=/dev/null
-    host=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-    # shellcheck disable=SC2016 # the $(...) are apt's
-    apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' | sort -u |
-        while read -r uri codename; do
-            case $codename in
-                "$host") write_source "$uri" "$release_suite" ;;
-                "$host-security") write_source "$uri" "$release_suite-security" ;;
-            esac
-        done
-}
-
-# write_source URI SUITE
-write_source() { echo "deb [signed-by=$debian_keyring] $1 $2 main"; }
-
 # closure_of KIND PACKAGE...
 closure_of() {
     local kind=$1
@@ -50,20 +32,10 @@ closure_of() {
 }
 
 resolve_packages() {
-    local kernel sources
+    local kernel
     mkdir -p "$cache/apt/lists/partial" "$cache/apt/cache/archives/partial"
     : >"$cache/apt/status"
-    sources=$(write_sources)
-    if [ -z "$sources" ]; then
-        # A fresh container has no package lists yet.
-        as_root apt-get update -qq
-        sources=$(write_sources)
-    fi
-    if [ -z "$sources" ]; then
-        say "apt knows no mirror of Debian here: name one in its sources"
-        return 1
-    fi
-    printf '%s\n' "$sources" >"$cache/apt/sources"
+    "$top/scripts/mirrors" "$release_suite" "signed-by=$debian_keyring" >"$cache/apt/sources" || return 1
     private_apt apt-get update -qq || return 1
     kernel=$(private_apt apt-cache depends "$release_kernel_package" | awk '$1 == "Depends:" { print $2; exit }')
     [ -n "$kernel" ] || { say "no package $release_kernel_package in $release_suite"; return 1; }
@@ -130,5 +102,14 @@ unpack_packages() {
     { grep '/base-files_' <<<"$files" || true; grep -v '/base-files_' <<<"$files"; } | while read -r file; do
         # Unlike dpkg -x, this leaves a link to a directory alone.
         dpkg-deb --fsys-tarfile "$file" | tar -x --no-same-owner --keep-directory-symlink -C "$2"
+    done
+    keep_links_inside "$2"
+}
+
+# keep_links_inside DIRECTORY: a link from the root there would lead to the host's file of that name; bookworm's loader is one.
+keep_links_inside() {
+    local link
+    find "$1/usr" -type l -lname '/*' | while read -r link; do
+        ln -sfnr "$1$(readlink "$link")" "$link"
     done
 }

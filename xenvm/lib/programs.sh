@@ -3,23 +3,42 @@
 # What is under test, on its way into the machine: the library, the command and
 # the C programs that use it.
 #
-#   XLEVENT_LIB   the library (default: the release build, if there is one);
-#                 "none" for a machine without it
+#   XLEVENT_LIB   the library (default: this tree's, which is built and installed
+#                 into the target directory first); "none" for a machine without it
 #   EVENTLIB      what the C programs are linked with: xlevent (default, when
 #                 there is a library) or xenlight, for comparison
-#   PKG_CONFIG_PATH  where pkg-config finds xlevent (default: what `make stage`
-#                 has put into the target directory)
+#   PKG_CONFIG_PATH  where pkg-config finds xlevent (default: where it is installed)
 
-target=${CARGO_TARGET_DIR:-$top/target}
+target=$(realpath -m "${CARGO_TARGET_DIR:-$top/target}")
+stage=$target/xenvm/$release/stage
 
-library=${XLEVENT_LIB:-}
-if [ "$library" = none ]; then
-    library=
-elif [ -z "$library" ] && [ -f "$target/release/libxlevent.so" ]; then
-    library=$target/release/libxlevent.so
-fi
+library=${XLEVENT_LIB:-$stage/lib/libxlevent.so}
+[ "$library" != none ] || library=
 event_lib=${EVENTLIB:-}
 [ -n "$event_lib" ] || event_lib=$([ -n "$library" ] && echo xlevent || echo xenlight)
+
+# What is built here runs in dom0 unless dom0's C library is older than ours; then it is built with dom0's.
+build_library() {
+    local how=(env) stage_lock
+    [ -z "${XLEVENT_LIB:-}" ] || return 0
+    if host_is_newer; then
+        how=(with_sysroot)
+        say "building for the C library of Xen $release's dom0"
+    fi
+    mkdir -p "$stage"
+    exec {stage_lock}>"$stage.lock"
+    flock "$stage_lock"
+    "${how[@]}" make -s --no-print-directory -C "$top" stage STAGE="$stage" >&2 || die "could not build the library"
+    exec {stage_lock}>&-
+}
+
+host_is_newer() {
+    local here there
+    here=$(getconf GNU_LIBC_VERSION 2>/dev/null) || die "this system's C library is not glibc: set XLEVENT_LIB"
+    here=${here#* }
+    there=$(awk '$1 == "root" && $2 == "libc6" { sub(/[-+].*/, "", $3); print $3; exit }' "$cache/packages")
+    [ "$here" != "$there" ] && [ "$(printf '%s\n' "$here" "$there" | sort -V | tail -n 1)" = "$here" ]
+}
 
 # The programs are built with Xen's headers and libraries of the machine's release.
 # xlevent lies outside of that sysroot, so pkg-config must not put the sysroot's
@@ -43,6 +62,7 @@ stage_command() {
 stage_programs() {
     local share=$1 directory built options
     if [ -n "$library" ]; then
+        build_library
         [ -f "$library" ] || die "no library at $library"
         install -m 755 "$library" "$share/lib/libxlevent.so.1"
         say "library: $library"
@@ -50,10 +70,8 @@ stage_programs() {
     else
         say "no library: xl runs as it is"
     fi
-    if ! sysroot_pkg_config --exists "$event_lib" && [ -d "$target/stage/lib/pkgconfig" ]; then
-        export PKG_CONFIG_PATH=$target/stage/lib/pkgconfig:${PKG_CONFIG_PATH:-}
-    fi
-    sysroot_pkg_config --exists "$event_lib" || die "pkg-config does not know $event_lib: run \`make stage\` first, or set PKG_CONFIG_PATH"
+    [ -n "${XLEVENT_LIB:-}" ] || export PKG_CONFIG_PATH=$stage/lib/pkgconfig:${PKG_CONFIG_PATH:-}
+    sysroot_pkg_config --exists "$event_lib" || die "pkg-config does not know $event_lib: set PKG_CONFIG_PATH"
     # Not straight into the share: make could not cope with a space in its path.
     built=$(mktemp -d)
     for directory in examples ctests/vm ctests; do
