@@ -262,9 +262,7 @@ fn find_program() -> Result<PathBuf> {
     let mut found: Vec<(Vec<u32>, PathBuf)> = Vec::new();
     for folder in fs::read_dir("/usr/lib").into_iter().flatten().flatten() {
         let program = folder.path().join("bin/xenstored");
-        if let Some(version) = version(&folder.file_name())
-            && program.is_file()
-        {
+        if let Some(version) = version(&folder.file_name()).filter(|_| program.is_file()) {
             found.push((version, program));
         }
     }
@@ -278,7 +276,7 @@ fn find_program() -> Result<PathBuf> {
     found.pop().map(|(_, program)| program).or_else(elsewhere).ok_or_else(|| {
         Error::other(
             "find xenstored",
-            format!("it is in Debian's package xen-utils-4.17; {PROGRAM_VARIABLE} may name another"),
+            format!("it is in Debian's packages xen-utils-4.*; {PROGRAM_VARIABLE} may name another"),
         )
     })
 }

@@ -221,7 +221,7 @@ impl Record {
             let state = State::unpack(self.state.load(Ordering::Acquire))?;
             let taken = take(state);
             fence(Ordering::Acquire);
-            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before || attempt == TRIES {
+            if before % 2 == 0 && self.sequence.load(Ordering::Relaxed) == before || attempt == TRIES {
                 return Some(taken);
             }
             if attempt < QUICK_TRIES {
@@ -492,7 +492,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for round in 0..20_000_u32 {
-                    let shutdown = round.is_multiple_of(2).then_some(Reason(7));
+                    let shutdown = (round % 2 == 0).then_some(Reason(7));
                     table.change(domid, |state| Some(State { shutdown, ..state }));
                 }
                 done.store(true, Ordering::Release);

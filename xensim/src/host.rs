@@ -377,9 +377,8 @@ pub fn default_root() -> Result<PathBuf> {
 fn make_dir(root: &Path, name: Option<&str>) -> Result<PathBuf> {
     fs::DirBuilder::new().mode(0o700).recursive(true).create(root).context(|| root.display().to_string())?;
     let root = fs::canonicalize(root).context(|| root.display().to_string())?;
-    if let Some(name) = name
-        && (name.is_empty() || name.contains(['/', '\0', ':', ' ']) || name.starts_with('.'))
-    {
+    let is_bad = |name: &&str| name.is_empty() || name.contains(['/', '\0', ':', ' ']) || name.starts_with('.');
+    if let Some(name) = name.filter(is_bad) {
         return Err(Error::other(format!("host {name:?}"), "a name without / : and blanks, and no leading dot"));
     }
     loop {

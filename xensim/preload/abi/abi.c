@@ -37,6 +37,8 @@ _Static_assert(sizeof(xen_domain_handle_t) == 16, "a domain's handle is a UUID")
 #define LAST_DOMCTL_WITH_NEXT 0x15u
 
 #define KIB_PER_PAGE 4u
+/* Of the machine. */
+#define CPUS 4u
 
 enum xensim_request xensim_abi_request(unsigned long request)
 {
@@ -72,6 +74,23 @@ enum xensim_request xensim_abi_request(unsigned long request)
     return XENSIM_REQUEST_FOREIGN;
 }
 
+static void decode_cpupool(const struct xen_sysctl_cpupool_op *cpupool, struct xensim_call *call)
+{
+    call->count = cpupool->cpupool_id;
+    call->domid = cpupool->domid;
+    switch (cpupool->op) {
+    case XEN_SYSCTL_CPUPOOL_OP_INFO:
+        call->op = XENSIM_OP_CPUPOOL_INFO;
+        break;
+    case XEN_SYSCTL_CPUPOOL_OP_FREEINFO:
+        call->op = XENSIM_OP_CPUPOOL_FREE;
+        break;
+    case XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN:
+        call->op = XENSIM_OP_CPUPOOL_MOVE;
+        break;
+    }
+}
+
 static int decode_sysctl(struct xen_sysctl *sysctl, struct xensim_call *call)
 {
     call->op = XENSIM_OP_OTHER_SYSCTL;
@@ -84,6 +103,9 @@ static int decode_sysctl(struct xen_sysctl *sysctl, struct xensim_call *call)
         break;
     case XEN_SYSCTL_physinfo:
         call->op = XENSIM_OP_PHYSINFO;
+        break;
+    case XEN_SYSCTL_cpupool_op:
+        decode_cpupool(&sysctl->u.cpupool_op, call);
         break;
     }
     return sysctl->interface_version == XEN_SYSCTL_INTERFACE_VERSION ? 0 : EACCES;
@@ -233,15 +255,40 @@ void xensim_abi_put_physinfo(const struct xensim_call *call, uint64_t used_pages
 
     memset(info, 0, sizeof *info);
     info->threads_per_core = 1;
-    info->cores_per_socket = 4;
-    info->nr_cpus = 4;
-    info->max_cpu_id = 3;
+    info->cores_per_socket = CPUS;
+    info->nr_cpus = CPUS;
+    info->max_cpu_id = CPUS - 1;
     info->nr_nodes = 1;
     info->cpu_khz = 2000000;
     info->capabilities = XEN_SYSCTL_PHYSCAP_pv | XEN_SYSCTL_PHYSCAP_hvm;
     /* 64 GiB, or as much as is used and 4 GiB. */
     info->free_pages = used_pages < (15u << 20) ? (16u << 20) - used_pages : 1u << 20;
     info->total_pages = info->free_pages + used_pages;
+}
+
+/* The caller's map may have room for fewer. */
+static void put_cpus(struct xenctl_bitmap *map, uint32_t cpus)
+{
+    uint32_t cpu;
+
+    memset(map->bitmap.p, 0, (map->nr_bits + 7) / 8);
+    for (cpu = 0; cpu < cpus && cpu < map->nr_bits; cpu++)
+        map->bitmap.p[cpu / 8] |= (uint8_t)(1u << cpu % 8);
+}
+
+void xensim_abi_put_cpupool(const struct xensim_call *call, uint32_t domains)
+{
+    struct xen_sysctl_cpupool_op *cpupool = &((struct xen_sysctl *)call->argument)->u.cpupool_op;
+
+    cpupool->cpupool_id = 0;
+    cpupool->sched_id = XEN_SCHEDULER_CREDIT2;
+    cpupool->n_dom = domains;
+    put_cpus(&cpupool->cpumap, CPUS);
+}
+
+void xensim_abi_put_no_free_cpu(const struct xensim_call *call)
+{
+    put_cpus(&((struct xen_sysctl *)call->argument)->u.cpupool_op.cpumap, 0);
 }
 
 static long put_text(char *out, size_t room, const char *text)

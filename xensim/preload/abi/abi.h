@@ -28,7 +28,10 @@ enum xensim_op {
     XENSIM_OP_SET_HANDLE, /* handle */
     XENSIM_OP_MAX_VCPUS,  /* count */
     XENSIM_OP_MAX_MEM,    /* count: KiB */
-    XENSIM_OP_SHUTDOWN    /* count: the reason */
+    XENSIM_OP_SHUTDOWN,   /* count: the reason */
+    XENSIM_OP_CPUPOOL_INFO, /* count: the pool, or the first one after it */
+    XENSIM_OP_CPUPOOL_FREE, /* which processors no pool has */
+    XENSIM_OP_CPUPOOL_MOVE  /* domid, count: the pool */
 };
 
 /* A hypercall, taken apart. */
@@ -83,6 +86,9 @@ void xensim_abi_put_domain(const struct xensim_call *call, uint32_t index, const
 void xensim_abi_put_count(const struct xensim_call *call, uint32_t count);
 void xensim_abi_put_domid(const struct xensim_call *call, uint32_t domid);
 void xensim_abi_put_physinfo(const struct xensim_call *call, uint64_t used_pages);
+/* Pool 0, which has all processors and so many domains; or that no processor is free. */
+void xensim_abi_put_cpupool(const struct xensim_call *call, uint32_t domains);
+void xensim_abi_put_no_free_cpu(const struct xensim_call *call);
 /* Answers xen_version: its value, or -errno. */
 long xensim_abi_xen_version(const struct xensim_call *call);
 

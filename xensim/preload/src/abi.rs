@@ -27,9 +27,12 @@ pub enum Op {
     MaxVcpus,
     MaxMem,
     Shutdown,
+    CpupoolInfo,
+    CpupoolFree,
+    CpupoolMove,
 }
 
-const OPS: [Op; 19] = [
+const OPS: [Op; 22] = [
     Op::Other,
     Op::OtherSysctl,
     Op::OtherDomctl,
@@ -49,6 +52,9 @@ const OPS: [Op; 19] = [
     Op::MaxVcpus,
     Op::MaxMem,
     Op::Shutdown,
+    Op::CpupoolInfo,
+    Op::CpupoolFree,
+    Op::CpupoolMove,
 ];
 
 /// What an ioctl asks.
@@ -127,6 +133,8 @@ unsafe extern "C" {
     fn xensim_abi_put_count(call: *const Call, count: u32);
     fn xensim_abi_put_domid(call: *const Call, domid: u32);
     fn xensim_abi_put_physinfo(call: *const Call, used_pages: u64);
+    fn xensim_abi_put_cpupool(call: *const Call, domains: u32);
+    fn xensim_abi_put_no_free_cpu(call: *const Call);
     fn xensim_abi_xen_version(call: *const Call) -> c_long;
     fn xensim_abi_get_grant(argument: *const c_void, grant: *mut Grant);
     fn xensim_abi_put_grant_index(argument: *mut c_void, index: u64);
@@ -201,6 +209,18 @@ impl Call {
     pub fn put_physinfo(&self, used_pages: u64) {
         // SAFETY: as above.
         unsafe { xensim_abi_put_physinfo(self, used_pages) }
+    }
+
+    /// Describes the one pool of processors, which has so many domains.
+    pub fn put_cpupool(&self, domains: u32) {
+        // SAFETY: as above.
+        unsafe { xensim_abi_put_cpupool(self, domains) }
+    }
+
+    /// Says that no processor is in no pool.
+    pub fn put_no_free_cpu(&self) {
+        // SAFETY: as above.
+        unsafe { xensim_abi_put_no_free_cpu(self) }
     }
 
     /// Answers `xen_version`: its value, or -errno.

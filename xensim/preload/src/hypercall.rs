@@ -46,7 +46,7 @@ fn kind(op: Op) -> driver::Call {
     match op {
         Op::GetDomainInfoList => driver::Call::GetDomainInfoList,
         Op::GetDomainInfo => driver::Call::GetDomainInfo,
-        Op::OtherSysctl | Op::PhysInfo => driver::Call::Sysctl,
+        Op::OtherSysctl | Op::PhysInfo | Op::CpupoolInfo | Op::CpupoolFree | Op::CpupoolMove => driver::Call::Sysctl,
         Op::OtherDomctl
         | Op::Create
         | Op::Destroy
@@ -101,6 +101,20 @@ fn answer(host: &Attached, call: &Call) -> Result<i64, i32> {
             call.put_physinfo(host.table.vitals_from(0).map(|domain| domain.pages).sum());
             Ok(0)
         }
+        // There is one pool, for all processors and domains.
+        Op::CpupoolInfo if call.count == 0 => {
+            call.put_cpupool(host.table.vitals_from(0).count() as u32);
+            Ok(0)
+        }
+        Op::CpupoolFree => {
+            call.put_no_free_cpu();
+            Ok(0)
+        }
+        Op::CpupoolMove if call.count == 0 => {
+            let domid = domid(call).map_err(|_| libc::EINVAL)?;
+            host.table.state(domid).map(|_| 0).ok_or(libc::EINVAL)
+        }
+        Op::CpupoolInfo | Op::CpupoolMove => Err(libc::ENOENT),
         Op::XenVersion => Ok(call.xen_version()),
         Op::Create => create(host, call),
         Op::Destroy => destroy(host, guest(call)?),
