@@ -20,7 +20,8 @@ LIBFILE     = $(SONAME).0.0
 VERSION     = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 
 TARGET      = $(or $(CARGO_TARGET_DIR),target)
-RELEASE     = $(TARGET)/release
+# CARGO_BUILD_TARGET: for another system; cargo has a directory for each.
+RELEASE     = $(TARGET)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release
 STAGE       = $(abspath $(TARGET))/stage
 HEADERS     = $(wildcard include/*.h)
 # The library, the command, and what the command preloads beside the library.
@@ -29,9 +30,6 @@ PACKAGES    = -p xlevent -p xlevent-cli -p xlevent-run
 PAGES       = $(TARGET)/pages
 # Where the command looks for the library, besides beside itself and in its own tree.
 export XLEVENT_LIBDIR = $(libdir)
-
-# For the C programs that are built with pkg-config and run in the virtual machine.
-STAGED      = XLEVENT_LIB=$(abspath $(RELEASE))/libxlevent.so PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
 
 .DEFAULT_GOAL = all
 
@@ -92,11 +90,11 @@ test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENA
 
 ##@ Real Xen
 
-demo: deps-vm stage ## Show it: xl and a watcher on real Xen in QEMU
-	@$(STAGED) xenvm/vm run demo
+demo: deps-vm ## Show it: xl and a watcher on real Xen in QEMU
+	@xenvm/vm run demo
 
-vm-shell: deps-vm stage ## Get a prompt in dom0 on real Xen in QEMU, with the library in place
-	@$(STAGED) xenvm/vm shell
+vm-shell: deps-vm ## Get a prompt in dom0 on real Xen in QEMU, with the library in place
+	@xenvm/vm shell
 
 ##@ Figures
 
@@ -104,8 +102,8 @@ bench: deps-bench stage ## Measure it beside libxenlight on the simulated host (
 	$(CARGO) build --release -p xensim -p xensim-preload
 	XLEVENT_STAGE=$(STAGE) XENSIM_BIN=$(abspath $(RELEASE))/xensim benches/run $(BENCH)
 
-bench-xen: deps-vm stage ## Measure it beside libxenlight on real Xen, with a thousand domains (about 8 minutes; XEN=4.20: on that release)
-	@$(STAGED) benches/xen
+bench-xen: deps-vm ## Measure it beside libxenlight on real Xen, with a thousand domains (about 8 minutes; XEN=4.20: on that release)
+	@benches/xen
 
 deps-bench: deps-test
 	@scripts/deps bench

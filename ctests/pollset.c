@@ -492,10 +492,10 @@ TEST_OF_OURS(a_descriptor_too_high_for_select_is_an_error)
 
 /* ---- libxenlight, with which this library has nothing to do ---- */
 
-/* Its own functions, past ours. It is Debian 12's, which these programs are compared with on a simulated host. */
+/* Its own functions, past ours: those of the release whose headers these programs are built with. */
 static void *real_function(const char *name)
 {
-    void *library = dlopen("libxenlight.so.4.17", RTLD_NOW), *function;
+    void *library = dlopen(LIBXENLIGHT, RTLD_NOW), *function;
 
     CHECK(library != NULL);
     function = dlsym(library, name);

@@ -82,9 +82,7 @@ impl Guard {
     pub fn shared() -> Result<Arc<Self>> {
         undisturbed(|| {
             let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(guard) = shared.upgrade()
-                && guard.is_whole()
-            {
+            if let Some(guard) = shared.upgrade().filter(|guard| guard.is_whole()) {
                 return Ok(guard);
             }
             let guard = Arc::new(Guard::new()?);

@@ -148,9 +148,16 @@ mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
+    use nix::fcntl::OFlag;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        (reader.into(), writer.into())
+    }
 
     /// More than a pipe or a socket takes.
     fn large() -> Vec<u8> {
@@ -159,7 +166,7 @@ mod tests {
 
     #[test]
     fn who_has_something_to_say_goes_on_while_nobody_reads() {
-        let (mut reader, writer) = io::pipe().unwrap();
+        let (mut reader, writer) = pipe();
         let output = Writer::start(writer.into(), || {}).unwrap();
         output.push(large());
         output.push(b"end".to_vec());
@@ -185,7 +192,7 @@ mod tests {
 
     #[test]
     fn that_the_reader_has_gone_is_reported_once_and_nothing_is_left() {
-        let (reader, writer) = io::pipe().unwrap();
+        let (reader, writer) = pipe();
         let (seen, progress) = std::sync::mpsc::channel();
         let output = Writer::start(writer.into(), move || seen.send(()).unwrap()).unwrap();
         drop(reader);

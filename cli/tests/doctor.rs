@@ -7,7 +7,7 @@ mod support;
 use std::fs::File;
 use std::process::Command;
 
-use support::{Folder, host, nowhere, on, output, text};
+use support::{Folder, host, nowhere, on, output, pipe, text};
 use xensim::{Access, Host};
 
 /// The verdict on each thing, and the exit code.
@@ -64,7 +64,7 @@ fn libxenlight_is_found_without_the_linkers_cache() {
 #[test]
 fn who_reads_no_more_is_not_complained_of() {
     let host = host();
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = pipe();
     drop(reader);
     let done = output(on(&host, &["doctor"]).stdout(writer));
     assert_eq!((done.status.code(), text(&done.stderr)), (Some(0), String::new()));

@@ -5,7 +5,8 @@
 
 mod support;
 
-use std::io::{PipeReader, Read, Write, pipe};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde_json::{Value, json};
-use support::{Folder, Running, host, on, text, wait_for};
+use support::{Folder, Running, host, on, pipe, text, wait_for};
 use xensim::inject::{Call, Fault};
 use xensim::toolstack::Change;
 use xensim::{Config, Host, Reason};
@@ -84,14 +85,14 @@ fn crowd(host: &Host) -> Vec<OwnedFd> {
 }
 
 /// A pipe that nobody reads, and into which nothing more goes.
-fn full_pipe() -> (PipeReader, OwnedFd) {
-    let (reader, mut writer) = pipe().unwrap();
+fn full_pipe() -> (File, OwnedFd) {
+    let (reader, mut writer) = pipe();
     let size = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
     writer.write_all(&vec![b'.'; size.try_into().unwrap()]).unwrap();
     (reader, writer.into())
 }
 
-fn said(mut from: PipeReader) -> String {
+fn said(mut from: File) -> String {
     let mut said = Vec::new();
     from.read_to_end(&mut said).unwrap();
     text(&said)
@@ -113,7 +114,7 @@ fn the_time_is_kept_while_xenstored_hangs_at_the_beginning_and_it_says_why() {
     for others_wait in [false, true] {
         let _crowd = others_wait.then(|| crowd(&host));
         for options in BEGINNINGS {
-            let (reader, writer) = pipe().unwrap();
+            let (reader, writer) = pipe();
             let options = [&["watch", "--timeout", "2s"], options].concat();
             let status = Started::start(on(&host, &options).stderr(OwnedFd::from(writer))).end();
             assert_eq!(status.code(), Some(4), "{options:?}, others wait: {others_wait}");
@@ -126,7 +127,7 @@ fn the_time_is_kept_while_xenstored_hangs_at_the_beginning_and_it_says_why() {
 fn without_a_time_a_xenstored_that_does_not_answer_is_none() {
     let host = host();
     host.pause_xenstored(true).unwrap();
-    let (reader, writer) = pipe().unwrap();
+    let (reader, writer) = pipe();
     let status = Started::start(on(&host, &["watch"]).stderr(OwnedFd::from(writer))).end();
     assert_eq!(status.code(), Some(3));
     let said = said(reader);
@@ -137,7 +138,7 @@ fn without_a_time_a_xenstored_that_does_not_answer_is_none() {
 fn the_time_is_kept_while_the_hypervisor_hangs() {
     let host = host();
     host.inject(Call::GetDomainInfoList, &Fault::delay(Duration::from_secs(1000)));
-    let (reader, writer) = pipe().unwrap();
+    let (reader, writer) = pipe();
     let options = ["watch", "--timeout", "2s"];
     let status = Started::start(on(&host, &options).stderr(OwnedFd::from(writer))).end();
     assert_eq!(status.code(), Some(4));
@@ -284,7 +285,7 @@ fn a_standard_error_that_nobody_reads_keeps_nothing() {
 }
 
 fn doctor(command: &mut Command) -> (String, Option<i32>) {
-    let (reader, writer) = pipe().unwrap();
+    let (reader, writer) = pipe();
     let doctor = Started::start(command.stdout(writer));
     // It holds the other end of the pipe, too.
     command.stdout(Stdio::null());

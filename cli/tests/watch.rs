@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use support::{Running, nowhere, on, output, text, wait_for};
+use support::{Running, nowhere, on, output, pipe, text, wait_for};
 use xensim::store::Request;
 use xensim::toolstack::{Nodes, format_uuid};
 use xensim::{Config, Domid, Host, Reason};
@@ -355,7 +355,7 @@ fn that_xenstored_has_gone_and_is_back_is_said_on_standard_error() {
     let host = support::host();
     for options in [&["-s"][..], &["-s", "--json"]] {
         let web = host.create(&Config::named("web")).unwrap();
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = pipe();
         let watch = Running::start(on(&host, &[&["watch"], options].concat()).stderr(writer));
         watch.line();
         host.restart_xenstored().unwrap();
@@ -384,7 +384,7 @@ fn each_signal_ends_it_well() {
 #[test]
 fn who_reads_no_more_ends_it_at_once() {
     let host = support::host();
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = pipe();
     let mut watch = on(&host, &["watch"]).stdin(Stdio::null()).stdout(OwnedFd::from(writer)).spawn().unwrap();
     drop(reader);
     assert_eq!(watch.wait().unwrap().code(), Some(0));

@@ -190,6 +190,20 @@ static void fire(struct connection *connection, const struct watch *watch)
 /* By a hypercall that no other part of a test makes, so that it is not counted with theirs. */
 static enum life life_of(struct connection *connection, uint32_t domid)
 {
+#if XEN_DOMCTL_INTERFACE_VERSION > 0x15
+    xc_domaininfo_t info;
+
+    if (!connection->xc)
+        connection->xc = xc_interface_open(NULL, NULL, 0);
+    if (!connection->xc)
+        return UNKNOWN;
+    if (xc_domain_getinfo_single(connection->xc, domid, &info) != 0)
+        return errno == ESRCH ? DEAD : UNKNOWN;
+    if (info.flags & XEN_DOMINF_dying)
+        return DEAD;
+    return info.flags & XEN_DOMINF_shutdown ? SHUT_DOWN : RUNNING;
+#else
+    /* Xen 4.17's. */
     xc_dominfo_t info;
     int found;
 
@@ -201,6 +215,7 @@ static enum life life_of(struct connection *connection, uint32_t domid)
         return DEAD;
     /* A crash is not called a shutdown here. */
     return info.shutdown || info.crashed ? SHUT_DOWN : RUNNING;
+#endif
 }
 
 /* Some domain has ended. */

@@ -138,9 +138,7 @@ pub unsafe extern "C" fn libxl_childproc_setmode(
             invalid(&context, name, &format!("there is no SIGCHLD owner {}", hooks.chldowner));
             return;
         };
-        if let Some((real, _)) = real
-            && beside::would_abort(real, owner)
-        {
+        if real.is_some_and(|(real, _)| beside::would_abort(real, owner)) {
             invalid(&context, name, "the application has a handler of SIGCHLD, which stays; nothing is changed");
             return;
         }

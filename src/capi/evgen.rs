@@ -62,9 +62,9 @@ pub(super) unsafe fn enable_drive<Handle, Key: Into<u64>>(
     }
     // SAFETY: not null, so a string.
     let vdev = unsafe { CStr::from_ptr(vdev) };
-    let whose = format_args!("domain {domid}, disk {vdev:?}");
+    let work = |context: &Context| work(context, vdev);
     // SAFETY: the caller's promise is the same.
-    unsafe { enable(name, ctx, evgen_out, whose, |context| work(context, vdev)) }
+    unsafe { enable(name, ctx, evgen_out, format_args!("domain {domid}, disk {vdev:?}"), work) }
 }
 
 /// What `libxl_evgen_domain_death` names. Applications see the pointer alone.

@@ -344,9 +344,8 @@ pub unsafe extern "C" fn libxl_osevent_occurred_fd(
 pub unsafe extern "C" fn libxl_osevent_occurred_timeout(ctx: *mut libxl_ctx, for_libxl: *mut c_void) {
     entry!("libxl_osevent_occurred_timeout", (), {
         let _ = for_libxl;
-        if let Some(context) = occurrence("libxl_osevent_occurred_timeout", ctx)
-            && context.overdue()
-        {
+        let context = occurrence("libxl_osevent_occurred_timeout", ctx);
+        if let Some(context) = context.filter(|context| context.overdue()) {
             context.occurred();
         }
     })

@@ -87,7 +87,7 @@ impl Command {
         let mut variables = self.environment.clone().unwrap_or_else(|| std::env::vars_os().collect());
         for (name, value) in &self.added {
             if name.is_empty() || name.as_bytes().contains(&b'=') {
-                return Err(Error::Invalid(format!("{} is not the name of a variable", name.display())));
+                return Err(Error::Invalid(format!("{} is not the name of a variable", name.to_string_lossy())));
             }
             variables.retain(|(present, _)| present != name);
             variables.push((name.clone(), value.clone()));
@@ -108,7 +108,7 @@ impl Command {
 fn c_string(text: OsString) -> Result<CString> {
     CString::new(text.into_vec()).map_err(|error| {
         let text = OsString::from_vec(error.into_vec());
-        Error::Invalid(format!("{} has a zero byte inside", text.display()))
+        Error::Invalid(format!("{} has a zero byte inside", text.to_string_lossy()))
     })
 }
 

@@ -67,9 +67,7 @@ impl Said {
             return;
         }
         let mut next = Line::default();
-        if self.last.len() == LAST_LINES
-            && let Some(oldest) = self.last.pop_front()
-        {
+        if let Some(oldest) = (self.last.len() == LAST_LINES).then(|| self.last.pop_front()).flatten() {
             self.left_out += 1;
             // Its memory is used again: there may be millions.
             next = oldest;

@@ -132,9 +132,7 @@ impl Installed {
     }
 
     fn uninstall(&mut self) {
-        if let Some(before) = self.before.take()
-            && is_our_action(&action(None))
-        {
+        if let Some(before) = self.before.take().filter(|_| is_our_action(&action(None))) {
             action(Some(&before));
         }
     }

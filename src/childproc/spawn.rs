@@ -87,7 +87,7 @@ pub(super) fn spawn(command: &Command, hooks: &dyn Hooks) -> Result<Spawned> {
     let errno = Errno::last();
     drop(blocked);
     if pid < 0 {
-        return Err(Error::os(format!("forking for {}", command.program().display()), errno));
+        return Err(Error::os(format!("forking for {}", command.program().to_string_lossy()), errno));
     }
     let fate = process::adopt(pid);
     // SAFETY: no memory is involved; the child is held, so the number is its own, and it has not become the program yet.

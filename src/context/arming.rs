@@ -229,9 +229,8 @@ impl Context {
     fn install_store(&self, state: &mut State, (store, targets): (Store, Targets)) -> Result<()> {
         let failed = |errno| Error::os("waiting for xenstored's watches", errno);
         self.reactor.add(store.fd(), libc::POLLIN, Token::Watch.into()).map_err(failed)?;
-        if let Some(idle) = store.idle()
-            && let Err(errno) = self.reactor.add(idle.fd().as_raw_fd(), ANSWER_OR_END, Token::Idle.into())
-        {
+        let added = store.idle().map(|idle| self.reactor.add(idle.fd().as_raw_fd(), ANSWER_OR_END, Token::Idle.into()));
+        if let Some(Err(errno)) = added {
             self.reactor.remove(store.fd());
             return Err(failed(errno));
         }
@@ -263,15 +262,13 @@ impl Context {
         drop(gate);
         // An enable of another thread's that came in meanwhile has waited for the gate, and arms again by itself. One from
         // the hook that we have called could not wait, and was told that it is served.
-        if !state.domains.is_empty()
-            && !state.armed
-            && !state.closed
-            && let Err(error) = self.arm(state, NO_DOMAIN_IN_PARTICULAR)
-        {
-            state.outbox.push_back(Item::Disaster {
-                message: format!("a generator that a hook has enabled can't be served: {error}"),
-                errno: error.errno().map_or(0, |errno| errno as i32),
-            });
+        if !state.domains.is_empty() && !state.armed && !state.closed {
+            if let Err(error) = self.arm(state, NO_DOMAIN_IN_PARTICULAR) {
+                state.outbox.push_back(Item::Disaster {
+                    message: format!("a generator that a hook has enabled can't be served: {error}"),
+                    errno: error.errno().map_or(0, |errno| errno as i32),
+                });
+            }
         }
         steps.end();
     }
@@ -325,9 +322,10 @@ impl Context {
 
     /// Tells the application that there is nothing left to wait for, if that is so.
     pub(super) fn release_descriptor(&self, state: &mut MutexGuard<'_, State>) {
-        if state.registered
-            && let Some(mut gate) = self.enter_gate(state)
-        {
+        if !state.registered {
+            return;
+        }
+        if let Some(mut gate) = self.enter_gate(state) {
             self.release_in_gate(&mut gate);
         }
     }
@@ -448,11 +446,9 @@ impl Context {
             self.look_for_store(&mut lock, FIRST_PAUSE);
             return;
         };
-        if state.armed
-            && state.store.is_none()
-            && state.outage.as_ref().is_some_and(|outage| outage.answered)
-            && let Some(probe) = self.drop_probe(&mut state)
-        {
+        let is_due =
+            state.armed && state.store.is_none() && state.outage.as_ref().is_some_and(|outage| outage.answered);
+        if let Some(probe) = is_due.then(|| self.drop_probe(&mut state)).flatten() {
             let drives: Vec<(DriveId, Frontend)> = state.drives.watched().collect();
             let wanted = state.wanted_domains(None);
             self.forget_store_pointer();

@@ -89,10 +89,10 @@ impl Context {
     fn plan_next_resume_look(&self, state: &mut State) {
         let newly_suspended = state.domains.take_newly_suspended();
         let awaiting = state.domains.awaiting_resume();
-        if (newly_suspended || !awaiting)
-            && let Some(next) = state.resume_looks.next.take()
-        {
-            state.timers.remove(next);
+        if newly_suspended || !awaiting {
+            if let Some(next) = state.resume_looks.next.take() {
+                state.timers.remove(next);
+            }
         }
         if newly_suspended {
             state.resume_looks.done = 0;

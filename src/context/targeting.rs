@@ -119,9 +119,8 @@ impl Context {
 
     fn retarget_in_gate(&self, state: &mut MutexGuard<'_, State>) {
         // Others may come and go while a step is taken, so the next is decided when it is done. `armed` doesn't change.
-        while state.armed
-            && let (Some(store), Some(step)) = (state.store.as_ref(), state.next_step())
-        {
+        while state.armed {
+            let (Some(store), Some(step)) = (state.store.as_ref(), state.next_step()) else { return };
             let connection = store.connection();
             let result = match step {
                 Step::Watch(target) => MutexGuard::unlocked(state, move || watch(&connection, target)),

@@ -36,7 +36,7 @@ impl Checked {
         // Neither counts to the last: two threads may look at once, or one may be counted for both.
         let calls = self.calls.load(Ordering::Relaxed) + 1;
         self.calls.store(calls, Ordering::Relaxed);
-        let due = calls.is_multiple_of(CALLS_AT_MOST) || self.time.load(Ordering::Relaxed) != time;
+        let due = calls % CALLS_AT_MOST == 0 || self.time.load(Ordering::Relaxed) != time;
         if due {
             self.time.store(time, Ordering::Relaxed);
         }

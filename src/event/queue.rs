@@ -151,12 +151,15 @@ impl Queue {
         let mut oldest = u64::MAX;
         let mut first = None;
         for lane in &mut self.lanes {
-            if lane.passes(mask)
-                && let Some((serial, _)) = lane.events.front()
-                && *serial < oldest
-            {
-                oldest = *serial;
-                first = Some(lane);
+            if !lane.passes(mask) {
+                continue;
+            }
+            match lane.events.front() {
+                Some((serial, _)) if *serial < oldest => {
+                    oldest = *serial;
+                    first = Some(lane);
+                }
+                _ => {}
             }
         }
         let lane = first?;
@@ -186,12 +189,15 @@ impl Queue {
         let mut first = None;
         let mut oldest = u64::MAX;
         for (at, lane) in self.lanes.iter().enumerate() {
-            if lane.passes(mask)
-                && let Some((serial, index)) = lane.first(from)
-                && serial < oldest
-            {
-                oldest = serial;
-                first = Some((at, index));
+            if !lane.passes(mask) {
+                continue;
+            }
+            match lane.first(from) {
+                Some((serial, index)) if serial < oldest => {
+                    oldest = serial;
+                    first = Some((at, index));
+                }
+                _ => {}
             }
         }
         first

@@ -132,9 +132,8 @@ impl<K: Ord + Copy, V> Runs<K, V> {
 
     /// Makes one run of this and the next, if they are short.
     fn join(&mut self, at: usize) {
-        if let Some([run, next]) = self.runs.get(at..).and_then(|runs| runs.get(..2))
-            && run.len() + next.len() <= FULL / 2
-        {
+        let Some([run, next]) = self.runs.get(at..).and_then(|runs| runs.get(..2)) else { return };
+        if run.len() + next.len() <= FULL / 2 {
             let next = self.runs.remove(at + 1);
             self.runs[at].extend(next);
         }

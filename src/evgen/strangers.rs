@@ -61,9 +61,8 @@ impl Strangers {
     /// Takes out at most so many domains to ask about now; those that nobody watches any more are none of them.
     pub fn take_questions(&mut self, most: usize, watched: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut questions = Vec::new();
-        while questions.len() < most
-            && let Some(domid) = self.unasked.pop_first()
-        {
+        while questions.len() < most {
+            let Some(domid) = self.unasked.pop_first() else { break };
             if watched(domid) {
                 questions.push(domid);
             } else {

@@ -150,9 +150,7 @@ pub(crate) fn sleep_until(woken: impl Fn() -> bool, at_most: Option<Duration>) -
         if woken() {
             return true;
         }
-        if let Some(end) = end
-            && (NOW.get() >= end || shuttle::rand::thread_rng().gen_bool(0.25))
-        {
+        if let Some(end) = end.filter(|end| NOW.get() >= *end || shuttle::rand::thread_rng().gen_bool(0.25)) {
             NOW.set(NOW.get().max(end));
             return false;
         }

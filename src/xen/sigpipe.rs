@@ -54,10 +54,8 @@ impl Requests {
 
     /// Ignored is what libxenstore may have left behind. Anything else is the application's newest wish.
     fn put_right(&mut self) {
-        if let Some(before) = self.before.take()
-            && before.sa_sigaction != libc::SIG_IGN
-            && action(None).sa_sigaction == libc::SIG_IGN
-        {
+        let Some(before) = self.before.take() else { return };
+        if before.sa_sigaction != libc::SIG_IGN && action(None).sa_sigaction == libc::SIG_IGN {
             action(Some(&before));
         }
     }

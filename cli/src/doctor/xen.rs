@@ -68,7 +68,7 @@ fn device() -> Finding {
 
 fn hypercalls() -> Vec<Finding> {
     let Some(library) = hypervisor::library() else {
-        let advice = "install it, of the hypervisor's release (on Debian: the package libxenmisc4.17)";
+        let advice = "install it, of the hypervisor's release (on Debian: a package libxenmisc4.*)";
         return vec![Finding::bad("libxenctrl", "there is no libxenctrl.so.4.*", advice)];
     };
     let what = "hypercalls";

@@ -326,9 +326,10 @@ impl Watching {
     }
 
     fn forget(&mut self, life: lives::LifeId, domid: u32) {
-        if self.lives.forget(life)
-            && let Some(names) = &self.names
-        {
+        if !self.lives.forget(life) {
+            return;
+        }
+        if let Some(names) = &self.names {
             names.forget(domid);
         }
     }
@@ -345,9 +346,7 @@ impl Watching {
 
     /// Writes the lines that wait no more, and has the source go on.
     fn release(&mut self) -> Step<()> {
-        if !self.queue.is_empty()
-            && let Some(names) = &self.names
-        {
+        if let Some(names) = self.names.as_ref().filter(|_| !self.queue.is_empty()) {
             let now = Instant::now();
             let hangs = names.hangs_from().is_some_and(|hangs| hangs <= now);
             let ready = self.queue.take_ready(now, names.answered(), hangs, &self.lives);

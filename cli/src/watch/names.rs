@@ -268,9 +268,10 @@ impl Reader<'_> {
         self.followed.remove(&domid);
         self.changed.remove(&domid);
         self.fresh.remove(&domid);
-        if self.watched.remove(&domid)
-            && let Some(store) = &self.store
-        {
+        if !self.watched.remove(&domid) {
+            return;
+        }
+        if let Some(store) = &self.store {
             // A daemon that has gone doesn't fire it either.
             let _ = store.connection().unwatch(&path(domid), &token(domid));
         }
@@ -283,9 +284,8 @@ impl Reader<'_> {
                 Ok(None) => return,
                 Ok(Some(firing)) => {
                     let domid = firing.token().to_str().ok().and_then(|token| token.parse().ok());
-                    if let Some(domid) = domid.filter(|domid| self.watched.contains(domid))
-                        && !self.fresh.remove(&domid)
-                    {
+                    let Some(domid) = domid.filter(|domid| self.watched.contains(domid)) else { continue };
+                    if !self.fresh.remove(&domid) {
                         self.changed.insert(domid);
                     }
                 }
@@ -303,9 +303,8 @@ impl Reader<'_> {
     }
 
     fn reconnect(&mut self) {
-        if let Ok(Some(idle)) = Idle::open()
-            && let Ok(store) = Store::open_beside(idle)
-        {
+        let Ok(Some(idle)) = Idle::open() else { return };
+        if let Ok(store) = Store::open_beside(idle) {
             // If it has gone again, that shows soon.
             let _ = self.connected(store);
         }

@@ -71,9 +71,8 @@ impl Source {
             let _end = End(post.clone());
             let post = |found| post.send(Message::Found(found));
             post(Found::There(host::domains()));
-            if let Ok(subjects) = to_watch.recv()
-                && let Err(failure) = follow(&subjects, &may_go_on, &post)
-            {
+            let Ok(subjects) = to_watch.recv() else { return };
+            if let Err(failure) = follow(&subjects, &may_go_on, &post) {
                 post(Found::Failed(failure));
             }
         };

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use xensim::Host;
 
 /// Bound for what ought to happen at once, on a machine that may be busy with much else.
@@ -31,6 +33,12 @@ pub fn folder() -> &'static Path {
         folder.to_owned()
     });
     &FOLDER
+}
+
+/// A pipe: what is read from, and what is written to.
+pub fn pipe() -> (File, File) {
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+    (reader.into(), writer.into())
 }
 
 /// A host that goes with the test.
