@@ -135,11 +135,12 @@ unsafe extern "C" fn count_object(info: *mut libc::dl_phdr_info, _size: usize, c
             let inside = notes.p_vaddr.checked_sub(whole.p_vaddr);
             inside.is_some_and(|start| start.checked_add(notes.p_memsz).is_some_and(|end| end <= whole.p_memsz))
         });
-        // SAFETY: inside a part of the object that is mapped to be read, for as long as we are called.
-        there
-            && has_note_of(census.owner, notes.p_align as usize, unsafe {
-                std::slice::from_raw_parts(place(notes.p_vaddr) as *const u8, notes.p_memsz as usize)
-            })
+        let bytes = || {
+            let begin = place(notes.p_vaddr) as *const u8;
+            // SAFETY: inside a part of the object that is mapped to be read, for as long as we are called.
+            unsafe { std::slice::from_raw_parts(begin, notes.p_memsz as usize) }
+        };
+        there && has_note_of(census.owner, notes.p_align as usize, bytes())
     });
     census.found.push((place(first.p_vaddr), has_note));
     0

@@ -76,7 +76,9 @@ fn header(frame: &Path) -> Result<String> {
 fn difference(committed: &str, generated: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (committed.lines().collect(), generated.lines().collect());
     let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
-    let show = |sign, lines: &[&str]| lines.iter().skip(same).take(8).map(|line| format!("  {sign}{line}\n")).collect();
+    let show = |sign, lines: &[&str]| {
+        lines.iter().skip(same).take(8).map(|line| format!("  {sign}{line}\n")).collect::<Vec<_>>().concat()
+    };
     let (old, new): (String, String) = (show('-', &old), show('+', &new));
     format!("they part at line {}:\n{old}{new}", same + 1)
 }

@@ -55,7 +55,7 @@ impl Started {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
         let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
-        [SIGINT, SIGTERM].iter().all(|signal| caught & 1 << (signal - 1) != 0)
+        [SIGINT, SIGTERM].iter().all(|signal| caught & (1 << (signal - 1)) != 0)
     }
 }
 

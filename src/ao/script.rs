@@ -299,8 +299,8 @@ mod tests {
 
     #[test]
     fn a_failure_quotes_the_last_words_of_a_script_that_says_much() {
-        let text: String = (0..1000).map(|number| format!("line {number}\n")).collect();
-        let much = Outcome { errors: said(text.as_bytes()), ..outcome(End::Exited(1)) };
+        let text: Vec<_> = (0..1000).map(|number| format!("line {number}\n")).collect();
+        let much = Outcome { errors: said(text.concat().as_bytes()), ..outcome(End::Exited(1)) };
         let text = failure(&much, None);
         assert!(text.ends_with("; line 998; line 999") && text.len() < QUOTED + 100, "{text}");
         let lines = lines(&much);

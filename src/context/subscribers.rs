@@ -30,7 +30,7 @@ impl Key {
     fn new(place: usize) -> Self {
         static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & ((1 << SERIAL_BITS) - 1);
-        Key((place as u64 + 1) << SERIAL_BITS | serial)
+        Key(((place as u64 + 1) << SERIAL_BITS) | serial)
     }
 
     fn place(self) -> Option<usize> {

@@ -54,7 +54,7 @@ impl From<Token> for u64 {
             Token::ChildEnd(id) => CHILD_END | u64::from(id),
             Token::ChildOutput(id) => CHILD_OUTPUT | u64::from(id),
             // A descriptor isn't negative; the version keeps 31 bits.
-            Token::Libxl { fd, version } => LIBXL | u64::from(version) << 32 | u64::from(fd.unsigned_abs()),
+            Token::Libxl { fd, version } => LIBXL | (u64::from(version) << 32) | u64::from(fd.unsigned_abs()),
         }
     }
 }

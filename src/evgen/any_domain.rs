@@ -358,7 +358,7 @@ mod tests {
         let mut any = watching();
         let mut table = Table::of([3]);
         look(&mut any, &table);
-        let key = any.insert(Recipient::OWN, CREATED | 1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH, 2);
+        let key = any.insert(Recipient::OWN, CREATED | (1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH), 2);
         assert!(any.has_fresh());
         assert_eq!(look(&mut any, &table), [(3, 2, Created)]);
         assert!(!any.has_fresh());

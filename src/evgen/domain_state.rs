@@ -33,17 +33,17 @@ use crate::abi::*;
 use crate::xen::hypervisor::DomainInfo;
 
 /// Bits of the event types that can be asked for, for a single domain.
-pub const STATES: u64 = 1 << LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN
-    | 1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH
-    | 1 << LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED
-    | 1 << LIBXL_EVENT_TYPE_DOMAIN_RUNNING;
+pub const STATES: u64 = (1 << LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN)
+    | (1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH)
+    | (1 << LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED)
+    | (1 << LIBXL_EVENT_TYPE_DOMAIN_RUNNING);
 
 /// For all domains, also this one.
 pub const CREATED: u64 = 1 << LIBXL_EVENT_TYPE_DOMAIN_CREATED;
 
 /// A mask of event types has that of a change.
 pub(super) fn wants(states: u64, change: Change) -> bool {
-    states & 1 << change.event_type() != 0
+    states & (1 << change.event_type()) != 0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

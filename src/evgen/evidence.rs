@@ -106,7 +106,7 @@ impl Trace {
 
 fn frame(info: &DomainInfo) -> u32 {
     // Two pages of one host differ in the lower bits, but on one of 16 TiB and more; there the upper ones are mixed in.
-    info.pv_frame().map_or(MOVABLE, |frame| (frame ^ frame >> 32) as u32 & !(1 << 31))
+    info.pv_frame().map_or(MOVABLE, |frame| (frame ^ (frame >> 32)) as u32 & !(1 << 31))
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_paravirtualised_guests_shared_page_stays_and_a_fully_virtualised_ones_moves() {
         assert!(!same(alive().with_frame(7), alive().with_frame(8)));
-        assert!(!same(alive().with_frame(7), alive().with_frame(7 | 1 << 40)));
+        assert!(!same(alive().with_frame(7), alive().with_frame(7 | (1 << 40))));
         assert!(same(alive().with_frame(7).fully_virtualised(), alive().with_frame(8).fully_virtualised()));
     }
 

@@ -42,12 +42,12 @@ impl Key {
         static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
         // At least 1, so that no key is 0: a handle is never null.
         let serial = SERIAL_MASK - NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) % SERIAL_MASK;
-        Key(u64::from(place) << SERIAL_BITS | serial)
+        Key((u64::from(place) << SERIAL_BITS) | serial)
     }
 
     /// Where what this generator has to tell of a domain belongs among what all have to tell.
     pub(super) fn among_those_of(self, domid: u32) -> Key {
-        Key(u64::from(place(domid)) << SERIAL_BITS | self.0 & SERIAL_MASK)
+        Key((u64::from(place(domid)) << SERIAL_BITS) | self.0 & SERIAL_MASK)
     }
 
     fn place(self) -> u32 {

@@ -23,16 +23,16 @@ pub fn devid(vdev: &[u8]) -> Option<u32> {
     }
     if let Some((disk, partition)) = lettered(vdev, b"xvd", DISK_MAX, PARTITION_MAX).or_else(|| numbered(vdev)) {
         return Some(match disk <= 15 && partition <= 15 {
-            true => 202 << 8 | disk << 4 | partition,
-            false => 1 << 28 | disk << 8 | partition,
+            true => (202 << 8) | (disk << 4) | partition,
+            false => (1 << 28) | (disk << 8) | partition,
         });
     }
     if let Some((disk, partition)) = lettered(vdev, b"hd", 3, 63) {
         let major = if disk < 2 { 3 } else { 22 };
-        return Some(major << 8 | (disk & 1) << 6 | partition);
+        return Some((major << 8) | ((disk & 1) << 6) | partition);
     }
     let (disk, partition) = lettered(vdev, b"sd", 15, 15)?;
-    Some(8 << 8 | disk << 4 | partition)
+    Some((8 << 8) | (disk << 4) | partition)
 }
 
 /// Disk and partition of a name like `xvdc1`. After `z` comes `aa`.
@@ -184,17 +184,17 @@ mod tests {
             ("xvda1", 51713),
             ("xvdp15", 51967),
             // Beyond 16 disks or 16 partitions: the extended encoding.
-            ("xvdq", 1 << 28 | 16 << 8),
-            ("xvda16", 1 << 28 | 16),
-            ("xvdz", 1 << 28 | 25 << 8),
-            ("xvdaa", 1 << 28 | 26 << 8),
-            ("xvdba255", 1 << 28 | 52 << 8 | 255),
-            ("xvdbgqcv", 1 << 28 | DISK_MAX << 8),
+            ("xvdq", (1 << 28) | (16 << 8)),
+            ("xvda16", (1 << 28) | 16),
+            ("xvdz", (1 << 28) | (25 << 8)),
+            ("xvdaa", (1 << 28) | (26 << 8)),
+            ("xvdba255", (1 << 28) | (52 << 8) | 255),
+            ("xvdbgqcv", (1 << 28) | (DISK_MAX << 8)),
             ("d0p0", 51712),
             ("d0p1", 51713),
-            ("d16p0", 1 << 28 | 16 << 8),
-            ("d0x10p010", 1 << 28 | 16 << 8 | 8),
-            ("d1048575p255", 1 << 28 | DISK_MAX << 8 | 255),
+            ("d16p0", (1 << 28) | (16 << 8)),
+            ("d0x10p010", (1 << 28) | (16 << 8) | 8),
+            ("d1048575p255", (1 << 28) | (DISK_MAX << 8) | 255),
             ("hda", 768),
             ("hdb", 832),
             ("hdc", 5632),

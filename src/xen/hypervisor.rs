@@ -103,7 +103,7 @@ impl DomainInfo {
     }
 
     pub(crate) fn shut_down(mut self, reason: u8) -> Self {
-        self.0.flags |= flags::SHUTDOWN | u32::from(reason) << flags::REASON_SHIFT;
+        self.0.flags |= flags::SHUTDOWN | (u32::from(reason) << flags::REASON_SHIFT);
         self
     }
 
@@ -259,9 +259,10 @@ impl Hypervisor {
         const FLAGS: u32 = 0x5a5a_5a5a;
         let sentinel = xc_domaininfo_t { domain: DOMAIN, flags: FLAGS, ..Default::default() };
         let mut probe = [DomainInfo(sentinel); 8];
-        // SAFETY: room for one entry of up to eight times our size.
-        let look =
-            || unsafe { (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast()) };
+        let look = || {
+            // SAFETY: room for one entry of up to eight times our size.
+            unsafe { (self.functions.domain_getinfolist)(self.handle.as_ptr(), 0, 1, probe.as_mut_ptr().cast()) }
+        };
         self.asked.hypercalls += 1;
         // libxencall keeps buffers behind one lock for all handles.
         let found = undisturbed(look);

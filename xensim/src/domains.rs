@@ -85,12 +85,12 @@ impl State {
             | bit(self.dying, DYING)
             | bit(self.paused, PAUSED)
             | bit(self.hvm, HVM)
-            | self.shutdown.map_or(0, |reason| SHUTDOWN | u64::from(reason.0) << REASON_SHIFT)
-            | u64::from(self.resumed) << RESUMED_SHIFT
+            | self.shutdown.map_or(0, |reason| SHUTDOWN | (u64::from(reason.0) << REASON_SHIFT))
+            | (u64::from(self.resumed) << RESUMED_SHIFT)
     }
 
     fn unpack(word: u64) -> Option<State> {
-        let reason = || Reason((word >> REASON_SHIFT & 0xff) as u8);
+        let reason = || Reason(((word >> REASON_SHIFT) & 0xff) as u8);
         (word & PRESENT != 0).then(|| State {
             dying: word & DYING != 0,
             shutdown: (word & SHUTDOWN != 0).then(reason),
@@ -423,7 +423,7 @@ mod tests {
     fn a_state_survives_its_word() {
         for word in 0..32_u8 {
             for reason in [None, Some(Reason(0)), Some(Reason(255))] {
-                let bit = |index: u8| word & 1 << index != 0;
+                let bit = |index: u8| word & (1 << index) != 0;
                 let resumed = u32::from(word) * (u32::MAX / 31);
                 let state = State { dying: bit(0), paused: bit(1), hvm: bit(2), shutdown: reason, resumed };
                 assert_eq!(State::unpack(state.pack()), Some(state));

@@ -137,7 +137,7 @@ impl<'a> Channels<'a> {
                 return Err(io::Error::from_raw_os_error(libc::EEXIST));
             }
         }
-        let word = USED | (slot as u64) << SLOT_SHIFT | if virq.is_some() { IS_VIRQ } else { 0 };
+        let word = USED | ((slot as u64) << SLOT_SHIFT) | if virq.is_some() { IS_VIRQ } else { 0 };
         let start = self.table.next_port.load(Ordering::Relaxed) as usize;
         for port in (start..PORTS).chain(1..start) {
             let taken = self.table.ports[port].compare_exchange(0, word, Ordering::AcqRel, Ordering::Relaxed);
@@ -298,7 +298,7 @@ impl<'a> Channels<'a> {
 
 /// The word of a port whose number this process is about to write.
 fn written_by_us(word: u64) -> u64 {
-    word & !WRITER_MASK | WRITING | u64::from(std::process::id()) << WRITER_SHIFT
+    word & !WRITER_MASK | WRITING | (u64::from(std::process::id()) << WRITER_SHIFT)
 }
 
 /// The process that is about to, or was.
@@ -372,7 +372,7 @@ mod tests {
         let mut dead = std::process::Command::new("true").spawn().unwrap();
         dead.wait().unwrap();
         let begin = |pid: u32| {
-            let word = MASKED | WRITING | u64::from(pid) << WRITER_SHIFT;
+            let word = MASKED | WRITING | (u64::from(pid) << WRITER_SHIFT);
             fixture.table.ports[port as usize].fetch_or(word, Ordering::AcqRel);
         };
         let begin_and_die = || begin(dead.id());
@@ -416,7 +416,7 @@ mod tests {
         let (fifo, slot) = open(&fixture, &channels);
         let port = channels.bind(slot, Binding::Virq(VIRQ_DOM_EXC)).unwrap();
         let word = &fixture.table.ports[port as usize];
-        word.fetch_or(MASKED | WRITING | u64::from(std::process::id()) << WRITER_SHIFT, Ordering::AcqRel);
+        word.fetch_or(MASKED | WRITING | (u64::from(std::process::id()) << WRITER_SHIFT), Ordering::AcqRel);
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| channels.finish_delivery(VIRQ_DOM_EXC).unwrap());
             // Longer than it takes; of one that would write after some time nothing is known.

@@ -172,7 +172,7 @@ impl Table {
         let rule = &self.rules[call as usize];
         let remaining = rule.remaining.load(Ordering::Acquire);
         let delay_ns = rule.delay_ns.load(Ordering::Acquire);
-        if remaining == 0 && delay_ns == 0 || rule.roles.load(Ordering::Relaxed) & 1 << role as u32 == 0 {
+        if remaining == 0 && delay_ns == 0 || rule.roles.load(Ordering::Relaxed) & (1 << role as u32) == 0 {
             return Verdict { delay: Duration::ZERO, errno: None };
         }
         let take = |left: i64| (left > 0).then_some(left - 1);

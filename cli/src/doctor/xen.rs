@@ -76,7 +76,7 @@ fn hypercalls() -> Vec<Finding> {
     let asked = match hypervisor.and_then(|mut hypervisor| hypervisor.domains()) {
         Ok(domains) => Finding::ok(what, format_args!("answered; domains: {}", domains.len())),
         Err(error) => {
-            let said: String = lines.iter().map(|line| format!(" ({})", line.text)).collect();
+            let said = lines.iter().map(|line| format!(" ({})", line.text)).collect::<Vec<_>>().concat();
             let advice = "libxenctrl must be of the hypervisor's release, and this the control domain";
             Finding::bad(what, format_args!("{}{said}", describe(&error)), advice)
         }

@@ -27,7 +27,7 @@ impl Signals {
         let ignored = ignored();
         let (reader, writer) = UnixStream::pair().map_err(failed)?;
         // What nohup or a shell's & has had ignored stays so.
-        for signal in ENDING.into_iter().filter(|signal| ignored & 1 << (signal - 1) == 0) {
+        for signal in ENDING.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0) {
             writer.try_clone().and_then(|writer| pipe::register(signal, writer)).map_err(failed)?;
         }
         Ok(Signals { reader, _writer: writer })
