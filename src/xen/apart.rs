@@ -8,8 +8,11 @@
 //!   hands its table on to it: one in which there is the connection and nothing else ([`keep_only`]).
 //! - The end of a handle whose numbers are no longer its own: what is closed there are copies.
 
+use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 
 use nix::errno::Errno;
 
@@ -19,24 +22,51 @@ const STACK: usize = 256 * 1024;
 /// Runs `work` there; `None` if there is no such thread to be had: then nothing was run. No signal is handled in it. What
 /// it leaves in errno is in the caller's after it.
 pub fn apart<R: Send>(work: impl FnOnce() -> R + Send) -> Option<R> {
-    let work = || {
-        // SAFETY: no memory is involved, and it concerns this thread alone.
-        if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
-            return None;
-        }
-        Some((work(), Errno::last_raw()))
-    };
+    let mut work = Work { work: Some(work), done: None };
     let before = block_signals();
-    let done = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        thread.ok().and_then(|thread| thread.join().ok().flatten())
-    });
+    run_and_wait(&mut work);
     // SAFETY: what `block_signals` has given.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
-    done.map(|(result, errno)| {
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
+    work.done.map(|(result, errno)| {
         Errno::set_raw(errno);
         result
     })
+}
+
+/// What the thread is given, and gives back: a result, and errno.
+struct Work<F, R> {
+    work: Option<F>,
+    done: Option<(R, i32)>,
+}
+
+/// By the system's own means: the standard library's may want variables of this thread that are gone, where the thread ends
+/// and a destructor calls us.
+fn run_and_wait<R: Send, F: FnOnce() -> R + Send>(work: &mut Work<F, R>) {
+    let mut attributes = MaybeUninit::uninit();
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: the attributes are made before they are used, and the thread is waited for, so `work` outlives it.
+    unsafe {
+        if libc::pthread_attr_init(attributes.as_mut_ptr()) != 0 {
+            return;
+        }
+        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK);
+        let argument = ptr::from_mut(work).cast();
+        if libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run::<R, F>, argument) == 0 {
+            libc::pthread_join(thread.assume_init(), ptr::null_mut());
+        }
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+    }
+}
+
+extern "C" fn run<R: Send, F: FnOnce() -> R + Send>(work: *mut c_void) -> *mut c_void {
+    // SAFETY: `run_and_wait`'s, which doesn't touch it until we have ended.
+    let this = unsafe { &mut *work.cast::<Work<F, R>>() };
+    // SAFETY: no memory is involved, and it concerns this thread alone.
+    if unsafe { libc::unshare(libc::CLONE_FILES) } == 0 {
+        let result = this.work.take().and_then(|work| catch_unwind(AssertUnwindSafe(work)).ok());
+        this.done = result.map(|result| (result, Errno::last_raw()));
+    }
+    ptr::null_mut()
 }
 
 fn block_signals() -> libc::sigset_t {

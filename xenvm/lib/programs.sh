@@ -80,7 +80,7 @@ stage_programs() {
         if [ "$directory" = ctests ] && [ "$event_lib" = xlevent ]; then
             options+=(CFLAGS="-O2 -g -DXLEVENT_STANDALONE")
         fi
-        with_sysroot env -u PKG_CONFIG_SYSROOT_DIR make -s --no-print-directory -C "$top/$directory" "${options[@]}" ||
+        with_sysroot env -u PKG_CONFIG_SYSROOT_DIR make -s -j"$(nproc)" --no-print-directory -C "$top/$directory" "${options[@]}" ||
             { rm -r "$built"; die "could not build $directory"; }
     done
     cp "$built"/* "$share/bin/"
