@@ -83,20 +83,8 @@ static void check_xend_compat(uint32_t domid)
 
 #ifndef XLEVENT_STANDALONE
 
-/*
- * libxenlight creates a domain. What it asks the hypervisor on its way, the simulated host doesn't know: it is answered here,
- * as far as it takes to come to the domain's nodes. When these are there, it asks for virtual processors; a look is taken
- * at them then, and the creation fails.
- */
+/* libxenlight creates a domain. When its nodes are there, it asks for virtual processors: a look is taken then, and it fails. */
 static struct permissions created;
-
-int xc_domain_create(void *xch, uint32_t *domid, void *config);
-int xc_domain_create(void *xch, uint32_t *domid, void *config)
-{
-    (void)xch, (void)config;
-    *domid = host_create();
-    return 0;
-}
 
 int xc_domain_max_vcpus(void *xch, uint32_t domid, unsigned max);
 int xc_domain_max_vcpus(void *xch, uint32_t domid, unsigned max)
@@ -107,48 +95,11 @@ int xc_domain_max_vcpus(void *xch, uint32_t domid, unsigned max)
     return -1;
 }
 
-int xc_physinfo(void *xch, void *info);
-int xc_physinfo(void *xch, void *info)
-{
-    (void)xch, (void)info;
-    return 0;
-}
-
-int xc_get_max_cpus(void *xch);
-int xc_get_max_cpus(void *xch)
-{
-    (void)xch;
-    return 1;
-}
-
-/* xc_cpupoolinfo_t. */
-static struct {
-    uint32_t id, scheduler, domains;
-    uint8_t *processors;
-} pool;
-
-void *xc_cpupool_getinfo(void *xch, uint32_t id);
-void *xc_cpupool_getinfo(void *xch, uint32_t id)
-{
-    static uint8_t processors[64] = { 1 };
-
-    (void)xch;
-    pool.processors = processors;
-    return id == 0 ? &pool : NULL;
-}
-
-void xc_cpupool_infofree(void *xch, void *info);
-void xc_cpupool_infofree(void *xch, void *info)
-{
-    (void)xch, (void)info;
-}
-
 static struct permissions permissions_by_libxl(libxl_ctx *ctx, bool xend_compat)
 {
     libxl_domain_config config;
     uint32_t domid = UINT32_MAX;
 
-    put_node("/local/pool/0/name", "Pool-0");
     libxl_domain_config_init(&config);
     config.c_info.type = LIBXL_DOMAIN_TYPE_PV;
     config.c_info.name = strdup("guest");

@@ -71,6 +71,18 @@ static void tell(char kind, const char *text)
         _exit(2);
 }
 
+/* Whether libxenlight does as we do by now: ctests/run lists such differences, for the release that there is. */
+static bool is_mended(const char *key)
+{
+    const char *list = getenv("CTESTS_MENDED"), *found = list ? strstr(list, key) : NULL;
+    size_t length = strlen(key);
+
+    for (; found; found = strstr(found + length, key))
+        if ((found == list || found[-1] == ' ') && (found[length] == ' ' || found[length] == '\0'))
+            return true;
+    return false;
+}
+
 bool OURS(const char *key)
 {
     /* Once is enough: a test that asks in a loop would fill the pipe. */
@@ -83,7 +95,7 @@ bool OURS(const char *key)
         told[i] = key;
         tell('D', key);
     }
-    return column != REAL;
+    return column != REAL || is_mended(key);
 }
 
 void fail_test(const char *file, int line, const char *format, ...)

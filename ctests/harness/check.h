@@ -74,8 +74,8 @@ enum column {
 extern enum column column;
 
 /*
- * Whether it is libxlevent that answers, for an assertion in which it differs from libxenlight on purpose: `key` is the
- * difference's name in ctests/differences.
+ * Whether it is libxlevent that answers, or a libxenlight that does the same by now, for an assertion in which it differs from
+ * libxenlight on purpose: `key` is the difference's name in ctests/differences.
  */
 bool OURS(const char *key);
 

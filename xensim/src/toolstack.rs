@@ -251,6 +251,7 @@ impl Host {
             return vec![
                 Request::write(&format!("{home}/name"), name),
                 Request::write(&format!("{home}/domid"), "0"),
+                Request::write("/local/pool/0/name", "Pool-0"),
                 Request::write("/tool/xenstored", ""),
             ];
         }

@@ -151,6 +151,11 @@ static int decode_domctl(struct xen_domctl *domctl, struct xensim_call *call)
         call->op = XENSIM_OP_MAX_MEM;
         call->count = domctl->u.max_mem.max_memkb > UINT32_MAX ? UINT32_MAX : (uint32_t)domctl->u.max_mem.max_memkb;
         break;
+#ifdef XEN_DOMCTL_set_llc_colors
+    case XEN_DOMCTL_set_llc_colors:
+        call->op = XENSIM_OP_UNSUPPORTED;
+        break;
+#endif
     }
     return domctl->interface_version >= OLDEST_DOMCTL && domctl->interface_version <= NEWEST_DOMCTL ? 0 : EACCES;
 }

@@ -31,7 +31,8 @@ enum xensim_op {
     XENSIM_OP_SHUTDOWN,   /* count: the reason */
     XENSIM_OP_CPUPOOL_INFO, /* count: the pool, or the first one after it */
     XENSIM_OP_CPUPOOL_FREE, /* which processors no pool has */
-    XENSIM_OP_CPUPOOL_MOVE  /* domid, count: the pool */
+    XENSIM_OP_CPUPOOL_MOVE, /* domid, count: the pool */
+    XENSIM_OP_UNSUPPORTED   /* a domctl of which most machines say that they have not got it */
 };
 
 /* A hypercall, taken apart. */

@@ -30,9 +30,10 @@ pub enum Op {
     CpupoolInfo,
     CpupoolFree,
     CpupoolMove,
+    Unsupported,
 }
 
-const OPS: [Op; 22] = [
+const OPS: [Op; 23] = [
     Op::Other,
     Op::OtherSysctl,
     Op::OtherDomctl,
@@ -55,6 +56,7 @@ const OPS: [Op; 22] = [
     Op::CpupoolInfo,
     Op::CpupoolFree,
     Op::CpupoolMove,
+    Op::Unsupported,
 ];
 
 /// What an ioctl asks.

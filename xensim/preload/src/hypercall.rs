@@ -55,7 +55,8 @@ fn kind(op: Op) -> driver::Call {
         | Op::Resume
         | Op::SetHandle
         | Op::MaxVcpus
-        | Op::MaxMem => driver::Call::Domctl,
+        | Op::MaxMem
+        | Op::Unsupported => driver::Call::Domctl,
         Op::OtherSched | Op::Shutdown => driver::Call::SchedOp,
         Op::EventChannel => driver::Call::EventChannelOp,
         Op::Memory => driver::Call::MemoryOp,
@@ -141,6 +142,7 @@ fn answer(host: &Attached, call: &Call) -> Result<i64, i32> {
                 false => Err(libc::ESRCH),
             }
         }),
+        Op::Unsupported => Err(libc::EOPNOTSUPP),
         Op::Other | Op::OtherSysctl | Op::OtherDomctl | Op::OtherSched | Op::EventChannel | Op::Memory => {
             Err(libc::ENOSYS)
         }
