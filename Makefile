@@ -88,6 +88,9 @@ trials: deps-test ## Run what might break it, over and over (one: make trials TR
 test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENARIO=ends XEN=4.20)
 	@SCENARIOS="$(or $(SCENARIO),$(SCENARIOS))" scripts/test vm
 
+test-fresh: ## Run `make demo` and `make test` on a fresh Debian: DISTRIBUTION=bookworm or trixie (COMMAND="make demo": that alone)
+	@scripts/test-fresh $(DISTRIBUTION) $(if $(COMMAND),"$(COMMAND)")
+
 ##@ Real Xen
 
 demo: deps-vm ## Show it: xl and a watcher on real Xen in QEMU
@@ -186,5 +189,5 @@ help: ## List all this
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all build deb rpm test-packages deps-package deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm demo vm-shell bench bench-xen deps-bench report report-check install uninstall \
+.PHONY: all build deb rpm test-packages deps-package deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm test-fresh demo vm-shell bench bench-xen deps-bench report report-check install uninstall \
     xensim stage headers readme clean help
