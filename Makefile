@@ -61,8 +61,14 @@ deps-test:
 
 ##@ Tests
 
-test: deps-test ## Run all tests; ends with the totals (XEN=4.20: on that release of Xen; BRIEF=1: what fails, and the totals)
+test: deps-test ## Run the tests; ends with the totals (XEN=4.20: on that release of Xen; BRIEF=1: what fails, and the totals)
 	@scripts/test
+
+check: deps-test ## Run those that take little time: format, clippy, Rust, header, the C tests in their three columns
+	@scripts/test check
+
+test-all: deps-test ## Run those that take long too: all under valgrind, all scenarios on each release of Xen
+	@scripts/test all
 
 check-fmt: deps-test ## Check the formatting
 	@scripts/test fmt
@@ -189,5 +195,5 @@ help: ## List all this
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	    /^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all build deb rpm test-packages deps-package deps deps-vm deps-test test check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm test-fresh demo vm-shell bench bench-xen deps-bench report report-check install uninstall \
+.PHONY: all build deb rpm test-packages deps-package deps deps-vm deps-test test check test-all check-fmt clippy test-rust test-header test-c test-valgrind trials test-vm test-fresh demo vm-shell bench bench-xen deps-bench report report-check install uninstall \
     xensim stage headers readme clean help
