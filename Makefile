@@ -97,6 +97,9 @@ test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENA
 test-fresh: ## Run `make demo` and `make test` on a fresh Debian: DISTRIBUTION=bookworm or trixie (COMMAND="make demo": that alone)
 	@scripts/test-fresh $(DISTRIBUTION) $(if $(COMMAND),"$(COMMAND)")
 
+check-rust-version: ## Run `make check` with the oldest Rust that is promised, in a clean Debian 13
+	@scripts/test-fresh trixie "make check" scripts/oldest-rust
+
 ##@ Real Xen
 
 demo: deps-vm ## Show it: xl and a watcher on real Xen in QEMU
