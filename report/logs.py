@@ -19,6 +19,8 @@ PARTS = {
     "clippy": "Clippy",
     "rust": "Rust tests",
     "c": "C programs",
+    "around": "Around it",
+    "newer": "Newer xenstored",
     "valgrind": "Under valgrind",
     "trials": "Trials",
     "vm": "Real Xen in QEMU",
@@ -336,10 +338,12 @@ def read(target: Path) -> Run:
         else:
             logs[part] = lines
             run.failures += failures_of(PARTS[part], lines)
-    run.checks += [check for line in logs.get("c", []) if not line.startswith("FAIL ctests:") and (check := check_of(line))]
+    around = logs.get("c", []) + logs.get("around", [])
+    run.checks += [check for line in around if not line.startswith("FAIL ctests:") and (check := check_of(line))]
     in_c = read_matrices(logs.get("c", []), "on the simulated host")
+    in_newer = read_matrices(logs.get("newer", []), "with a newer xenstored")
     in_valgrind = read_matrices(logs.get("valgrind", []), "under valgrind")
-    run.matrices = in_c + in_valgrind
+    run.matrices = in_c + in_newer + in_valgrind
     read_rust(run, logs.get("rust", []))
     read_trials(run, logs.get("trials", []))
     read_scenarios(run, logs.get("vm", []), target / "xenvm")
@@ -347,6 +351,7 @@ def read(target: Path) -> Run:
     for part, found, what in [
         ("rust", run.suites, "tests"),
         ("c", in_c, "tables of C tests"),
+        ("newer", in_newer, "tables of C tests"),
         ("valgrind", in_valgrind, "tables of C tests"),
         ("trials", run.trials, "trials"),
         ("vm", in_vm, "scenarios"),
