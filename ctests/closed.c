@@ -18,14 +18,11 @@
 #include <unistd.h>
 
 #include <libxl_event.h>
-#include <xlevent.h>
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/xl.h"
-
-/* Where it is missing, nobody calls it. */
-#pragma weak xlevent_get_fd
 
 enum { FDS = 128, TRAITS = NOT_FOR_LIBXENLIGHT | NOT_UNDER_VALGRIND | NOT_ON_A_STAND_IN };
 

@@ -11,23 +11,10 @@
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/plug.h"
 #include "harness/store.h"
 #include "harness/xl.h"
-
-/* Where they are missing, nobody calls them. */
-#pragma weak xlevent_device_remove
-#pragma weak xlevent_devices_remove
-#pragma weak xlevent_device_wait_ready
-#pragma weak xlevent_ao_abort
-#pragma weak libxl_evenable_domain_state
-#pragma weak xlevent_subscriber_new
-#pragma weak xlevent_subscriber_wait
-#pragma weak xlevent_subscriber_check
-#pragma weak xlevent_subscriber_evenable_domain_death
-#pragma weak xlevent_subscriber_evenable_domain_state
-#pragma weak xlevent_subscriber_evenable_disk_eject
-#pragma weak xlevent_suspend_node_create
 
 enum { DEVICES = COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT };
 

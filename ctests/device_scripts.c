@@ -13,15 +13,10 @@
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/plug.h"
 #include "harness/store.h"
 #include "harness/xl.h"
-
-/* Where they are missing, nobody calls them. */
-#pragma weak xlevent_device_remove
-#pragma weak xlevent_devices_remove
-#pragma weak xlevent_device_wait_ready
-#pragma weak xlevent_ao_abort
 
 enum { DEVICES = COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT };
 

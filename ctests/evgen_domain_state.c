@@ -8,15 +8,9 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/store.h"
 #include "harness/xl.h"
-
-#include <xlevent.h>
-
-/* Where they are missing, nobody calls them. */
-#pragma weak libxl_evenable_domain_state
-#pragma weak libxl_evdisable_domain_state
-#pragma weak xlevent_stats
 
 #define STATE_TEST(name) TEST_WITH(name, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
 

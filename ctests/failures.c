@@ -13,11 +13,10 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/quiet.h"
 #include "harness/store.h"
 #include "harness/xl.h"
-
-#include <xlevent.h>
 
 /* ---- disaster ---- */
 
@@ -497,8 +496,6 @@ TEST_WITH(without_domains_that_xenstored_does_not_know_nobody_looks_at_any_by_ti
 }
 
 /* ---- a xenstored that hangs ---- */
-
-#pragma weak xlevent_stats
 
 static uint64_t reconnections(libxl_ctx *ctx)
 {

@@ -17,13 +17,11 @@
 #include "harness/drive.h"
 #include "harness/guest.h"
 #include "harness/host.h"
-#include "harness/quiet.h"
+#include "harness/ours.h"
 #include "harness/plug.h"
+#include "harness/quiet.h"
 #include "harness/store.h"
 #include "harness/xl.h"
-
-/* Where it is missing, nobody calls it. */
-#pragma weak xlevent_stats
 
 enum { HOSTILE = COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT };
 

@@ -13,13 +13,8 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/xl.h"
-
-#include <xlevent.h>
-
-/* Where they are missing, nobody calls them. */
-#pragma weak xlevent_get_fd
-#pragma weak xlevent_dispatch
 
 static int get_fd(libxl_ctx *ctx)
 {

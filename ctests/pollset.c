@@ -16,18 +16,8 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/xl.h"
-
-#include <xlevent.h>
-
-/* Where they are missing, nobody calls them. */
-#pragma weak xlevent_pollset_new
-#pragma weak xlevent_pollset_free
-#pragma weak xlevent_pollset_hooks
-#pragma weak xlevent_pollset_beforepoll
-#pragma weak xlevent_pollset_afterpoll
-#pragma weak xlevent_pollset_beforeselect
-#pragma weak xlevent_pollset_afterselect
 
 typedef struct xlevent_pollset pollset;
 

@@ -11,13 +11,9 @@
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/quiet.h"
 #include "harness/xl.h"
-
-#include <xlevent.h>
-
-/* Where it is missing, nobody calls it. */
-#pragma weak xlevent_stats
 
 enum { FIRST = 1000 };
 

@@ -9,23 +9,8 @@
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/xl.h"
-
-#include <xlevent.h>
-
-/* Where they are missing, nobody calls them. */
-#pragma weak xlevent_subscriber_new
-#pragma weak xlevent_subscriber_free
-#pragma weak xlevent_subscriber_evenable_domain_death
-#pragma weak xlevent_subscriber_evenable_domain_state
-#pragma weak xlevent_subscriber_evenable_disk_eject
-#pragma weak libxl_evenable_domain_state
-#pragma weak libxl_evdisable_domain_state
-#pragma weak xlevent_subscriber_check
-#pragma weak xlevent_subscriber_wait
-#pragma weak xlevent_subscriber_wait_cancel
-#pragma weak xlevent_wait_cancel
-#pragma weak xlevent_stats
 
 typedef struct xlevent_subscriber subscriber;
 

@@ -10,13 +10,9 @@
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/store.h"
 #include "harness/xl.h"
-
-#include <xlevent.h>
-
-/* Where it is missing, nobody calls it. */
-#pragma weak xlevent_suspend_node_create
 
 enum { EXTENSION_OF_DOMAINS = COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT };
 

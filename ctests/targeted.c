@@ -8,14 +8,9 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/xl.h"
 #include "stand_in/newer_xenstore.h"
-
-#include <xlevent.h>
-
-/* Where they are missing, nobody calls them. */
-#pragma weak libxl_evenable_domain_state
-#pragma weak libxl_evdisable_domain_state
 
 #define TARGETED_TEST(name) TEST_WITH(name, COMMANDS_DOMAINS | NOT_FOR_LIBXENLIGHT)
 

@@ -12,13 +12,8 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/xl.h"
-
-#include <xlevent.h>
-
-/* Where they are missing, nobody calls them. */
-#pragma weak xlevent_event_wait
-#pragma weak xlevent_wait_cancel
 
 /* Longer than anything takes, for waits that something else has to end. */
 enum { LONG_MS = PATIENCE_S * 1000 };

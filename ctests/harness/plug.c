@@ -16,9 +16,6 @@
 #include "store.h"
 #include "xl.h"
 
-/* Where it is missing, nobody calls it. */
-#pragma weak xlevent_device_remove
-
 /* ---- nodes ---- */
 
 static const char *kind_name(enum xlevent_device_kind kind)

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include <libxl_event.h>
-#include <xlevent.h>
+#include "ours.h"
 
 /* A device of a domain's, and who serves it, as in the paths of its nodes. */
 struct plug {

@@ -33,12 +33,9 @@
 
 #include <libxl_event.h>
 #include <xentoollog.h>
-#include <xlevent.h>
 
+#include "../harness/ours.h"
 #include "hypercalls.h"
-
-/* Not there without libxlevent. */
-#pragma weak xlevent_stats
 
 /* Far longer than xenstored needs from one firing to the next, also where something else holds the machine up. */
 enum { QUIET_MS = 3000 };

@@ -20,19 +20,8 @@
 
 #include <libxl_event.h>
 #include <xentoollog.h>
-#include <xlevent.h>
 
-/* libxlevent is preloaded where the program is linked with libxenlight. */
-#pragma weak xlevent_wait_cancel
-#pragma weak xlevent_get_fd
-#pragma weak xlevent_dispatch
-#pragma weak libxl_evenable_domain_state
-#pragma weak libxl_evdisable_domain_state
-#pragma weak xlevent_subscriber_new
-#pragma weak xlevent_subscriber_free
-#pragma weak xlevent_subscriber_evenable_domain_death
-#pragma weak xlevent_subscriber_wait
-#pragma weak xlevent_device_remove
+#include "harness/ours.h"
 
 /* ---- what it says ---- */
 

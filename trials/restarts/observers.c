@@ -14,18 +14,6 @@
 
 #include "storm.h"
 
-#pragma weak libxl_evenable_domain_state
-#pragma weak libxl_evdisable_domain_state
-#pragma weak xlevent_wait_cancel
-#pragma weak xlevent_get_fd
-#pragma weak xlevent_dispatch
-#pragma weak xlevent_stats
-#pragma weak xlevent_subscriber_new
-#pragma weak xlevent_subscriber_free
-#pragma weak xlevent_subscriber_evenable_domain_state
-#pragma weak xlevent_subscriber_wait
-#pragma weak xlevent_subscriber_wait_cancel
-
 enum style { WAIT, POLL, HOOKS, CALLBACKS, DISPATCH, SUBSCRIBER };
 
 struct registered {

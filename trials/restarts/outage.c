@@ -33,9 +33,8 @@
 #include <xenstore.h>
 #include <xensim.h>
 #include <xentoollog.h>
-#include <xlevent.h>
 
-#pragma weak xlevent_stats
+#include "harness/ours.h"
 
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
 {

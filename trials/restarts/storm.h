@@ -29,7 +29,8 @@
 #endif
 #include <xentoollog.h>
 #include <xensim.h>
-#include <xlevent.h>
+
+#include "harness/ours.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 

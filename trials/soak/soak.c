@@ -30,16 +30,8 @@
 #endif
 #include <xensim.h>
 #include <xentoollog.h>
-#include <xlevent.h>
 
-#pragma weak libxl_evenable_domain_state
-#pragma weak libxl_evdisable_domain_state
-#pragma weak xlevent_stats
-#pragma weak xlevent_wait_cancel
-#pragma weak xlevent_subscriber_new
-#pragma weak xlevent_subscriber_free
-#pragma weak xlevent_subscriber_check
-#pragma weak xlevent_subscriber_evenable_domain_death
+#include "harness/ours.h"
 
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
 {

@@ -31,42 +31,14 @@
 #include <unistd.h>
 
 #include <libxl_event.h>
-#include <xlevent.h>
 
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/ours.h"
 #include "harness/plug.h"
 #include "harness/store.h"
 #include "harness/xl.h"
-
-/* Beside libxenlight they come with the library that is preloaded. */
-#pragma weak xlevent_stats
-#pragma weak libxl_evenable_domain_state
-#pragma weak libxl_evdisable_domain_state
-#pragma weak xlevent_event_wait
-#pragma weak xlevent_wait_cancel
-#pragma weak xlevent_subscriber_new
-#pragma weak xlevent_subscriber_free
-#pragma weak xlevent_subscriber_evenable_domain_death
-#pragma weak xlevent_subscriber_evenable_domain_state
-#pragma weak xlevent_subscriber_evenable_disk_eject
-#pragma weak xlevent_subscriber_check
-#pragma weak xlevent_subscriber_wait
-#pragma weak xlevent_subscriber_wait_cancel
-#pragma weak xlevent_get_fd
-#pragma weak xlevent_dispatch
-#pragma weak xlevent_pollset_new
-#pragma weak xlevent_pollset_free
-#pragma weak xlevent_pollset_hooks
-#pragma weak xlevent_pollset_beforepoll
-#pragma weak xlevent_pollset_afterpoll
-#pragma weak xlevent_pollset_beforeselect
-#pragma weak xlevent_pollset_afterselect
-#pragma weak xlevent_devices_remove
-#pragma weak xlevent_device_wait_ready
-#pragma weak xlevent_ao_abort
-#pragma weak xlevent_suspend_node_create
 
 enum { THREADS = 16, SUBSCRIBERS = 2, LIVE_MAX = 64, ENTRIES_MAX = 1 << 22, DOMAINS_MAX = 1 << 19, LIST_MAX = 4096 };
 
