@@ -13,13 +13,9 @@
  */
 #include "check.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -35,9 +31,6 @@ static struct test {
     int traits;
 } tests[TESTS_MAX];
 static size_t test_count;
-
-enum column column;
-static const char *const column_names[] = { [REAL] = "real", [ALONE] = "alone", [BESIDE] = "beside" };
 
 /* The pipe to the process that runs the tests. */
 static int report = -1;
@@ -83,6 +76,13 @@ static bool is_mended(const char *key)
     return false;
 }
 
+/* on_failure */
+static void report_failure(const char *text)
+{
+    tell('F', text);
+    _exit(1);
+}
+
 bool OURS(const char *key)
 {
     /* Once is enough: a test that asks in a loop would fill the pipe. */
@@ -96,156 +96,6 @@ bool OURS(const char *key)
         tell('D', key);
     }
     return column != REAL || is_mended(key);
-}
-
-void fail_test(const char *file, int line, const char *format, ...)
-{
-    char text[500];
-    const char *base = strrchr(file, '/');
-    int length = snprintf(text, sizeof text, "%s:%d: ", base ? base + 1 : file, line);
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(text + length, sizeof text - (size_t)length, format, arguments);
-    va_end(arguments);
-    tell('F', text);
-    _exit(1);
-}
-
-int in_child(void (*body)(void *), void *arg)
-{
-    int status;
-    pid_t pid = fork();
-
-    if (pid < 0)
-        FAIL("fork: %s", strerror(errno));
-    if (pid == 0) {
-        body(arg);
-        _exit(0);
-    }
-    while (waitpid(pid, &status, 0) != pid)
-        if (errno != EINTR)
-            FAIL("waitpid: %s", strerror(errno));
-    return status;
-}
-
-void check_dies(const char *file, int line, int signal, const char *name, void (*body)(void *), void *arg)
-{
-    int status = in_child(body, arg);
-
-    if (!WIFSIGNALED(status))
-        fail_test(file, line, "%s ends with status %d, not by signal %d", name, WEXITSTATUS(status), signal);
-    if (WTERMSIG(status) != signal)
-        fail_test(file, line, "%s ends by signal %d, not %d", name, WTERMSIG(status), signal);
-}
-
-void pause_a_little(void)
-{
-    poll(NULL, 0, 1);
-}
-
-bool fd_is_open(int fd)
-{
-    return fcntl(fd, F_GETFD) != -1;
-}
-
-static int count_entries(const char *path)
-{
-    DIR *directory = opendir(path);
-    int count = 0;
-
-    if (!directory)
-        FAIL("%s: %s", path, strerror(errno));
-    while (readdir(directory))
-        count++;
-    closedir(directory);
-    return count;
-}
-
-int count_fds(void)
-{
-    return count_entries("/proc/self/fd");
-}
-
-int count_threads(void)
-{
-    return count_entries("/proc/self/task");
-}
-
-/* ---- threads ---- */
-
-pthread_t start_thread(void *(*body)(void *), void *arg)
-{
-    pthread_t thread;
-
-    CHECK_EQUAL(pthread_create(&thread, NULL, body, arg), 0);
-    return thread;
-}
-
-void *finish_thread(pthread_t thread)
-{
-    void *result;
-
-    CHECK_EQUAL(pthread_join(thread, &result), 0);
-    return result;
-}
-
-long sleeps_in(pid_t id)
-{
-    char path[64];
-    long number = -1;
-    FILE *file;
-
-    snprintf(path, sizeof path, "/proc/%d/syscall", (int)id);
-    file = fopen(path, "r");
-    if (!file)
-        return -1;
-    if (fscanf(file, "%ld", &number) != 1)
-        number = -1;
-    fclose(file);
-    return number;
-}
-
-/* ---- which column this is ---- */
-
-static bool is_loaded(const char *library)
-{
-    char line[4096];
-    bool found = false;
-    FILE *maps = fopen("/proc/self/maps", "r");
-
-    if (!maps)
-        die("/proc/self/maps");
-    while (!found && fgets(line, sizeof line, maps))
-        found = strstr(line, library) != NULL;
-    fclose(maps);
-    return found;
-}
-
-/* Whose function a call of libxl_event_wait reaches. */
-static bool is_answered_by(const char *library)
-{
-    Dl_info info;
-    void *function = dlsym(RTLD_DEFAULT, "libxl_event_wait");
-
-    return function && dladdr(function, &info) && strstr(info.dli_fname, library);
-}
-
-static void find_column(void)
-{
-    bool real = is_loaded("/libxenlight.so"), ours = is_loaded("/libxlevent.so");
-    const char *wanted = getenv("CTESTS_COLUMN");
-
-    column = !ours ? REAL : real ? BESIDE : ALONE;
-    if (!real && !ours)
-        fprintf(stderr, "neither library is loaded\n");
-    else if (!is_answered_by(ours ? "/libxlevent.so" : "/libxenlight.so"))
-        fprintf(stderr, "calls don't go where they should\n");
-    else if (wanted && strcmp(wanted, column_names[column]) != 0)
-        fprintf(stderr, "this is column %s, not %s\n", column_names[column], wanted);
-    else
-        return;
-    exit(2);
 }
 
 /* ---- running ---- */
@@ -407,6 +257,7 @@ int main(int argc, char **argv)
             name = argv[argument];
     }
     find_column();
+    on_failure = report_failure;
     host_bring_up();
     for (i = 0; i < test_count; i++) {
         if (!is_wanted(&tests[i], name))

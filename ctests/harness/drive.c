@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <xenstore.h>
 
+#include "column.h"
 #include "host.h"
 
 /* ---- the store ---- */

@@ -8,7 +8,7 @@
 
 #include <libxl_event.h>
 
-#include "check.h"
+#include "assert.h"
 #include "xl.h"
 
 /* ---- nodes ---- */

@@ -16,7 +16,7 @@
 
 #include <xen/io/xs_wire.h>
 
-#include "check.h"
+#include "assert.h"
 #include "store.h"
 
 enum { PAGE = 4096, REQUEST_MAX = sizeof(struct xsd_sockmsg) + XENSTORE_PAYLOAD_MAX };

@@ -8,7 +8,7 @@
  */
 #include "host.h"
 
-#include "check.h"
+#include "assert.h"
 
 bool host_has_newer_xenstored(void)
 {

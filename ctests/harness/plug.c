@@ -10,7 +10,8 @@
 #include <unistd.h>
 #include <xenstore.h>
 
-#include "check.h"
+#include "assert.h"
+#include "column.h"
 #include "drive.h"
 #include "host.h"
 #include "store.h"

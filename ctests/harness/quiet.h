@@ -8,7 +8,7 @@
 
 #include <libxl_event.h>
 
-#include "check.h"
+#include "assert.h"
 
 /*
  * Returns when the process has received all that xenstored had to send: its connections have nothing left to be read, and the

@@ -8,7 +8,7 @@
 #include <stdarg.h>
 #include <xenstore.h>
 
-#include "check.h"
+#include "assert.h"
 #include "drive.h"
 
 enum { TEXTS = 8, TEXT_MAX = 200 };

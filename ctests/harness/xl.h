@@ -11,7 +11,7 @@
 #include <libxl_event.h>
 #include <xentoollog.h>
 
-#include "check.h"
+#include "assert.h"
 
 /* A domid of no domain: dead, and so a source of events where domains can't be commanded. */
 enum { NOBODY = 30000 };

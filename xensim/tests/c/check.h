@@ -1,35 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the C tests have in common: checks that say what they saw, and tests by name, each on a host of its own. */
-#ifndef CHECK_H
-#define CHECK_H
+/* What the C tests have in common: tests by name, each on a host of its own, with the assertions of ctests/harness. */
+#ifndef XENSIM_TESTS_CHECK_H
+#define XENSIM_TESTS_CHECK_H
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <xensim.h>
 
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: not true: %s (errno %d %s; xensim: %s)\n", __FILE__, __LINE__, #condition, errno, \
-                    strerror(errno), xensim_error());                                                                  \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#include "harness/assert.h"
 
-#define CHECK_EQUAL(value, wanted)                                                                                     \
-    do {                                                                                                               \
-        long long value_ = (long long)(value), wanted_ = (long long)(wanted);                                          \
-        if (value_ != wanted_) {                                                                                       \
-            fprintf(stderr, "%s:%d: %s is %lld, not %lld (errno %d; xensim: %s)\n", __FILE__, __LINE__, #value,       \
-                    value_, wanted_, errno, xensim_error());                                                           \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+static inline void fail_here(const char *text)
+{
+    fprintf(stderr, "%s (errno %d %s; xensim: %s)\n", text, errno, strerror(errno), xensim_error());
+    exit(1);
+}
 
 struct test {
     const char *name;
@@ -42,6 +28,7 @@ static inline int run_tests(const struct test *tests, size_t count, int argc, ch
     int failed = 0;
     size_t i;
 
+    on_failure = fail_here;
     for (i = 0; i < count; i++) {
         pid_t child;
         int status;

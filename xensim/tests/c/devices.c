@@ -18,8 +18,6 @@
 
 #include "check.h"
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
 /* How many of the watches with this token have fired so far. */
 static int firings(struct xs_handle *xs, const char *token)
 {

@@ -13,8 +13,6 @@
 
 #include "check.h"
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
 static xentoollog_logger *logger;
 
 static libxl_ctx *open_context(void)

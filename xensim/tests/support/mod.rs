@@ -63,7 +63,7 @@ impl Drop for Folder {
     }
 }
 
-/// Compiles tests/c/`name`.c with these packages' libraries, once.
+/// Compiles tests/c/`name`.c with these packages' libraries and the assertions of the C tests, once.
 pub fn compile(name: &str, standard: &str, packages: &[&str]) -> PathBuf {
     static COMPILED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,8 +73,10 @@ pub fn compile(name: &str, standard: &str, packages: &[&str]) -> PathBuf {
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut compiler = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
-    compiler.args([standard, "-Wall", "-Wextra", "-Werror", "-g", "-I"]).arg(here.join("include"));
-    compiler.arg(here.join(format!("tests/c/{name}.c"))).arg("-o").arg(&program);
+    let ctests = here.join("../ctests");
+    compiler.args([standard, "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", "-pthread"]);
+    compiler.arg("-I").arg(here.join("include")).arg("-I").arg(&ctests);
+    compiler.arg(here.join(format!("tests/c/{name}.c"))).arg(ctests.join("harness/assert.c")).arg("-o").arg(&program);
     compiler.arg("-L").arg(library().parent().unwrap()).arg("-lxensim");
     if !packages.is_empty() {
         let flags = Command::new("pkg-config").args(["--cflags", "--libs"]).args(packages).output().unwrap();
