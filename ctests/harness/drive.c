@@ -9,6 +9,7 @@
 
 #include "column.h"
 #include "host.h"
+#include "xl.h"
 
 /* ---- the store ---- */
 

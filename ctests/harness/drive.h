@@ -9,7 +9,6 @@
 #include <libxl_event.h>
 
 #include "assert.h"
-#include "xl.h"
 
 /* ---- nodes ---- */
 

@@ -37,6 +37,7 @@ uint32_t host_create(void) { NOT_HERE; }
 uint32_t host_create_at(uint32_t domid) { (void)domid; NOT_HERE; }
 void host_create_many(uint32_t first, uint32_t count) { (void)first, (void)count; NOT_HERE; }
 uint32_t host_create_with_uuid(const uint8_t uuid[16]) { (void)uuid; NOT_HERE; }
+uint32_t host_create_with_uuid_at(uint32_t domid, const uint8_t uuid[16]) { (void)domid, (void)uuid; NOT_HERE; }
 void host_shutdown(uint32_t domid, int reason) { (void)domid, (void)reason; NOT_HERE; }
 void host_suspend(uint32_t domid) { (void)domid; NOT_HERE; }
 void host_resume(uint32_t domid) { (void)domid; NOT_HERE; }
@@ -137,14 +138,17 @@ void host_create_many(uint32_t first, uint32_t count)
     create(first, count);
 }
 
-uint32_t host_create_with_uuid(const uint8_t uuid[16])
+uint32_t host_create_with_uuid_at(uint32_t domid, const uint8_t uuid[16])
 {
-    struct xensim_config config = { .name = "guest", .domid = XENSIM_DOMID_ANY, .uuid = uuid,
-                                    .nodes = XENSIM_NODES_NONE };
-    uint32_t domid;
+    struct xensim_config config = { .name = "guest", .domid = domid, .uuid = uuid, .nodes = XENSIM_NODES_NONE };
 
     DO(xensim_create_many(host, &config, 1, &domid));
     return domid;
+}
+
+uint32_t host_create_with_uuid(const uint8_t uuid[16])
+{
+    return host_create_with_uuid_at(XENSIM_DOMID_ANY, uuid);
 }
 
 uint32_t host_create_unknown(void)

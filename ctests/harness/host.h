@@ -33,6 +33,7 @@ uint32_t host_create_at(uint32_t domid);
 /* `count` of them: first, first + 1, ... */
 void host_create_many(uint32_t first, uint32_t count);
 uint32_t host_create_with_uuid(const uint8_t uuid[16]);
+uint32_t host_create_with_uuid_at(uint32_t domid, const uint8_t uuid[16]);
 /* xenstored doesn't know it. */
 uint32_t host_create_unknown(void);
 

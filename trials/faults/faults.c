@@ -22,19 +22,13 @@
  */
 #include "faults.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 struct run *run;
 xensim_host *host;
@@ -42,14 +36,6 @@ xensim_host *host;
 enum { SCENARIOS_MAX = 20 };
 
 static const char *const told_names[TOLD_COUNT] = { "delivered", "log", "disaster", "value" };
-
-static long now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- faults ---- */
 
@@ -144,26 +130,6 @@ static void name_fault(const struct chosen *chosen, char *text, size_t size)
 
 /* ---- running ---- */
 
-static int count_fds(void)
-{
-    DIR *directory = opendir("/proc/self/fd");
-    struct dirent *entry;
-    int count = 0;
-
-    while (directory && (entry = readdir(directory))) {
-        count++;
-        if (getenv("FAULTS_VERBOSE")) {
-            char to[200] = "";
-
-            if (readlinkat(dirfd(directory), entry->d_name, to, sizeof to - 1) > 0)
-                fprintf(stderr, "    descriptor %s: %s\n", entry->d_name, to);
-        }
-    }
-    if (directory)
-        closedir(directory);
-    return count;
-}
-
 static void clean_up(void)
 {
     static uint32_t crowd[CROWD];
@@ -199,9 +165,17 @@ static void on_abort(int signal)
     inject_where(run->where, sizeof run->where);
 }
 
+/* What the program does itself has failed: no fault's doing. */
+static void break_off(const char *text)
+{
+    fprintf(stderr, "    %s\n", text);
+    _exit(3);
+}
+
 /* In a process of its own. */
 static void go(const struct scenario *scenario, const struct chosen *chosen, int times)
 {
+    on_failure = break_off;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGABRT, on_abort);
     for (; times > 0; times--) {
@@ -224,6 +198,8 @@ static void go(const struct scenario *scenario, const struct chosen *chosen, int
         scenario->go();
     }
     run->fds = count_fds();
+    if (getenv("FAULTS_VERBOSE"))
+        list_fds(stderr);
     run->places = inject_held(run->held);
     run->ended = true;
     _exit(0);
@@ -234,7 +210,7 @@ static int run_one(const struct scenario *scenario, const struct chosen *chosen,
 {
     int status = 0;
     pid_t pid;
-    long end = now_ms() + (scenario->traits & OPERATES ? WATCHDOG_OF_OPERATIONS_S : WATCHDOG_S) * 1000;
+    uint64_t end = now_ms() + (scenario->traits & OPERATES ? WATCHDOG_OF_OPERATIONS_S : WATCHDOG_S) * 1000;
 
     memset(run, 0, sizeof *run);
     fflush(NULL);
@@ -369,16 +345,6 @@ static void judge_leavings(const struct scenario *scenario, const struct chosen 
              first.library, first.address, then, last.library, last.address);
 }
 
-static uint64_t random_state;
-
-static unsigned long random_below(unsigned long limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return limit ? (unsigned long)(random_state % limit) : 0;
-}
-
 static const char *only_fault;
 static bool is_long;
 
@@ -387,7 +353,7 @@ static void try(const struct scenario *scenario, const struct chosen *chosen, si
     char name[100];
 
     name_fault(chosen, name, sizeof name);
-    if (only_fault ? strncmp(only_fault, name, strlen(only_fault)) != 0 : !is_long && random_below(100) >= 6)
+    if (only_fault ? strncmp(only_fault, name, strlen(only_fault)) != 0 : !is_long && below(100) >= 6)
         return;
     judge(scenario, chosen, run_one(scenario, chosen, 1), row);
     if (run->ended)
@@ -417,7 +383,7 @@ static void try_calls(const struct scenario *scenario, struct chosen chosen, uns
         chosen.fault.errnum = errnums[i];
         chosen.fault.times = 1;
         for (number = 0; number < calls && number < FIRST + OTHERS; number++) {
-            chosen.fault.first = number < FIRST ? number : FIRST + random_below(calls - FIRST);
+            chosen.fault.first = number < FIRST ? number : FIRST + below(calls - FIRST);
             try(scenario, &chosen, row);
         }
         /* One that is named may be any. */
@@ -435,7 +401,7 @@ static void try_calls(const struct scenario *scenario, struct chosen chosen, uns
         if (errnums[i] == EINTR || errnums[i] == EAGAIN || errnums[i] == SHORT || scenario->traits & RESTARTS)
             continue;
         chosen.fault.times = 3;
-        chosen.fault.first = random_below(calls);
+        chosen.fault.first = below(calls);
         if (calls > 1)
             try(scenario, &chosen, row);
         if (lasts_never(&chosen.fault))
@@ -447,7 +413,7 @@ static void try_calls(const struct scenario *scenario, struct chosen chosen, uns
         chosen.fault.first = 0;
         if (calls > 0)
             try(scenario, &chosen, row);
-        chosen.fault.first = random_below(calls);
+        chosen.fault.first = below(calls);
         if (calls > 1)
             try(scenario, &chosen, row);
     }
@@ -524,7 +490,7 @@ int main(int argc, char **argv)
         return 2;
     }
     is_long = strcmp(argv[2], "long") == 0;
-    random_state = strtoull(argv[3], NULL, 0) * 2 + 1;
+    chance = strtoull(argv[3], NULL, 0);
     only_fault = argc > 5 ? argv[5] : NULL;
     setrlimit(RLIMIT_CORE, &no_core);
     /* What ends for want of memory says so there. */

@@ -5,18 +5,14 @@
 #ifndef FAULTS_FAULTS_H
 #define FAULTS_FAULTS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include <xensim.h>
 
+#include "../trial.h"
+#include "harness/assert.h"
 #include "inject.h"
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
 /* Longer than any fault is waited out (60 s without xenstored are a disaster): who has nothing after it has lost its event. */
-enum { PATIENCE_S = 150, WATCHDOG_S = 400, WATCHDOG_OF_OPERATIONS_S = 400 };
+enum { LONGEST_S = 150, WATCHDOG_S = 400, WATCHDOG_OF_OPERATIONS_S = 400 };
 
 /* In the order in which one is preferred to the next. */
 enum told { NOT_TOLD, BY_LOG, BY_DISASTER, BY_VALUE, TOLD_COUNT };

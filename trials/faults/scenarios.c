@@ -7,21 +7,17 @@
  */
 #include "faults.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <libxl_event.h>
 #include <xentoollog.h>
 
+#include "harness/drive.h"
 #include "harness/ours.h"
+#include "harness/plug.h"
+#include "harness/store.h"
 
 /* ---- what it says ---- */
 
@@ -42,18 +38,6 @@ static bool was_told(void)
     return run->told[run->round] > BY_LOG;
 }
 
-__attribute__((format(printf, 1, 2), noreturn)) static void broken(const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    fprintf(stderr, "    ");
-    vfprintf(stderr, format, arguments);
-    fprintf(stderr, "\n");
-    va_end(arguments);
-    _exit(3);
-}
-
 /* ---- the host ---- */
 
 /* What the program does to the host is its own affair. */
@@ -61,7 +45,7 @@ __attribute__((format(printf, 1, 2), noreturn)) static void broken(const char *f
     do {                                                                                                               \
         inject_pause();                                                                                                \
         if ((call) < 0)                                                                                                \
-            broken("%s: %s", #call, xensim_error());                                                                   \
+            FAIL("%s: %s", #call, xensim_error());                                                                   \
         inject_resume();                                                                                               \
     } while (0)
 
@@ -75,15 +59,21 @@ static uint32_t create(void)
     return domid;
 }
 
-__attribute__((format(printf, 2, 3))) static void put(const char *value, const char *format, ...)
+static struct drive create_drive(uint32_t domid)
 {
-    char path[200];
-    va_list arguments;
+    struct drive drive;
 
-    va_start(arguments, format);
-    vsnprintf(path, sizeof path, format, arguments);
-    va_end(arguments);
-    HOST(xensim_store_write(host, path, value));
+    inject_pause();
+    drive = drive_at(domid, HDC, "hdc");
+    inject_resume();
+    return drive;
+}
+
+static void eject_from(struct drive drive)
+{
+    inject_pause();
+    eject(drive);
+    inject_resume();
 }
 
 /* ---- the application ---- */
@@ -139,7 +129,7 @@ static libxl_ctx *open_context(const libxl_event_hooks *hooks)
     if (rc != 0) {
         tell(BY_VALUE, "libxl_ctx_alloc: %d", rc);
         if (ctx)
-            broken("libxl_ctx_alloc has failed, and given a context");
+            FAIL("libxl_ctx_alloc has failed, and given a context");
         return NULL;
     }
     hooked = ctx;
@@ -154,14 +144,6 @@ static bool works(const char *call, int rc)
     if (rc != 0)
         tell(BY_VALUE, "%.60s: %d", call, rc);
     return rc == 0;
-}
-
-static long now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* An event is there: what is left to be judged is whether it was due. */
@@ -208,7 +190,7 @@ static bool poll_once(libxl_ctx *ctx)
 /* Rounds until an event is there, or the application knows that it may not come. */
 static bool poll_event(libxl_ctx *ctx)
 {
-    long end = now_ms() + PATIENCE_S * 1000;
+    uint64_t end = now_ms() + LONGEST_S * 1000;
 
     while (now_ms() < end) {
         libxl_event *event = NULL;
@@ -325,7 +307,7 @@ static const libxl_osevent_hooks os_hooks = { fd_register, fd_modify, fd_deregis
 
 static bool serve_hooks(libxl_ctx *ctx, int wanted)
 {
-    long end = now_ms() + PATIENCE_S * 1000;
+    uint64_t end = now_ms() + LONGEST_S * 1000;
 
     while (events_by_callback < wanted && !was_told() && now_ms() < end) {
         struct pollfd fds[COUNT(registered)];
@@ -381,7 +363,7 @@ static void one_descriptor(void)
     libxl_ctx *ctx = open_context(&disaster_hooks);
     libxl_evgen_domain_death *evgen;
     uint32_t domid = create();
-    long end = now_ms() + PATIENCE_S * 1000;
+    uint64_t end = now_ms() + LONGEST_S * 1000;
     int fd;
 
     if (!ctx)
@@ -411,17 +393,16 @@ static void disk_eject(void)
     libxl_ctx *ctx = open_context(&disaster_hooks);
     libxl_evgen_disk_eject *evgen;
     uint32_t domid = create();
+    struct drive drive;
 
     if (!ctx)
         return;
-    put("hdc", "/libxl/%u/device/vbd/5632/dev", domid);
-    put("/local/domain/0/backend/qdisk/1/5632", "/libxl/%u/device/vbd/5632/backend", domid);
-    put("", "/local/domain/%u/device/vbd/5632/eject", domid);
+    drive = create_drive(domid);
     if (WORKS(libxl_evenable_disk_eject(ctx, domid, "hdc", 1, &evgen))) {
         due(2);
-        put("eject", "/local/domain/%u/device/vbd/5632/eject", domid);
+        eject_from(drive);
         if (poll_event(ctx)) {
-            put("eject", "/local/domain/%u/device/vbd/5632/eject", domid);
+            eject_from(drive);
             poll_event(ctx);
         }
         libxl_evdisable_disk_eject(ctx, evgen);
@@ -460,7 +441,7 @@ static void subscribers(void)
     struct xlevent_subscriber *subscriber = NULL;
     libxl_evgen_domain_death *evgen;
     uint32_t domid = create();
-    long end = now_ms() + PATIENCE_S * 1000;
+    uint64_t end = now_ms() + LONGEST_S * 1000;
 
     if (!ctx)
         return;
@@ -490,33 +471,22 @@ static void remove_device(void)
     libxl_ctx *ctx = open_context(&disaster_hooks);
     libxl_asyncop_how how = { .callback = NULL };
     uint32_t domid = create();
-    char backend[100], frontend[100], script[200];
-    FILE *file;
+    struct plug plug;
 
     if (!ctx)
         return;
     inject_pause();
-    snprintf(script, sizeof script, "%s/script", xensim_dir(host));
-    file = fopen(script, "w");
-    if (!file || fputs("#!/bin/sh\nexit 0\n", file) < 0 || fchmod(fileno(file), 0700) != 0 || fclose(file) != 0)
-        broken("%s: %s", script, strerror(errno));
+    plug = plug_in(domid, XLEVENT_DEVICE_KIND_VBD, 51712, 0, "vbd");
+    plug_script(&plug, "exit 0");
     inject_resume();
-    snprintf(frontend, sizeof frontend, "/local/domain/%u/device/vbd/51712", (unsigned)domid);
-    snprintf(backend, sizeof backend, "/local/domain/0/backend/vbd/%u/51712", (unsigned)domid);
-    put(backend, "/libxl/%u/device/vbd/51712/backend", domid);
-    put(frontend, "/libxl/%u/device/vbd/51712/frontend", domid);
-    put(backend, "%s/backend", frontend);
-    put("4", "%s/state", frontend);
-    put(frontend, "%s/frontend", backend);
-    put("1", "%s/online", backend);
-    put("4", "%s/state", backend);
-    put(script, "%s/script", backend);
     how.u.for_event = 1;
     if (WORKS(xlevent_device_remove(ctx, domid, XLEVENT_DEVICE_KIND_VBD, 51712, XLEVENT_FORCE_NEVER, &how))) {
         libxl_event *event = NULL;
 
         due(1);
-        put("6", "%s/state", backend);
+        inject_pause();
+        put_node(backend_node(&plug, "state"), "6");
+        inject_resume();
         if (libxl_event_wait(ctx, &event, ~(uint64_t)0, NULL, NULL) == 0) {
             WORKS(event->u.operation_complete.rc);
             came(ctx, event);
@@ -542,7 +512,7 @@ static void reap_children(void)
     static const libxl_childproc_hooks hooks = { .chldowner = libxl_sigchld_owner_libxl_always,
                                                  .reaped_callback = note_reaped };
     libxl_ctx *ctx = open_context(&disaster_hooks);
-    long end = now_ms() + PATIENCE_S * 1000;
+    uint64_t end = now_ms() + LONGEST_S * 1000;
     static pid_t pid;
 
     if (!ctx)
@@ -579,8 +549,7 @@ static void outlive_xenstored(void)
             HOST(xensim_xenstored(host, XENSIM_XENSTORED_KILL));
             HOST(xensim_destroy(host, domid));
             HOST(xensim_xenstored(host, XENSIM_XENSTORED_START));
-            put("/local/domain/0/backend/qdisk/1/5632", "/libxl/%u/device/vbd/5632/backend", other);
-            put("eject", "/local/domain/%u/device/vbd/5632/eject", other);
+            eject_from(create_drive(other));
             if (poll_event(ctx))
                 poll_event(ctx);
             libxl_evdisable_disk_eject(ctx, drive);
@@ -598,7 +567,7 @@ static void crowd(void)
     libxl_ctx *queues, *calls;
     libxl_evgen_domain_death *evgen;
     libxl_event *event;
-    long end;
+    uint64_t end;
     int i;
 
     HOST(xensim_create_many(host, &config, CROWD, domids));
@@ -615,7 +584,7 @@ static void crowd(void)
     }
     HOST(xensim_destroy_many(host, domids, CROWD, 0));
     run->crowd_count = 0;
-    end = now_ms() + PATIENCE_S * 1000;
+    end = now_ms() + LONGEST_S * 1000;
     while (queues && calls && run->came[run->round] + events_by_callback < run->due[run->round] && now_ms() < end) {
         if (!poll_once(queues) || !poll_once(calls))
             break;

@@ -18,10 +18,9 @@
  *   jail DIR FILE       chroot to DIR, no /proc, and no longer root, with a context that is open
  *   kernel FILE         a kernel that refuses calls (seccomp)
  *
- * It prints nothing and exits with 0 if all was as it should be; else it says what was not, and exits with 1. It brings up a
+ * It prints nothing and exits with 0 if all was as it should be; else what was not, and exits with 1. It brings up a
  * host of its own. SEED is the seed of what is random.
  */
-#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/audit.h>
@@ -30,14 +29,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -47,26 +44,7 @@
 #include <xentoollog.h>
 #include <xensim.h>
 
-/* ---- checks ---- */
-
-static void fail(int line, const char *what, long value)
-{
-    fprintf(stderr, "    line %d: %s (%ld, errno %d)\n", line, what, value, errno);
-    fflush(stderr);
-    _exit(1);
-}
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            fail(__LINE__, #condition, 0);                                                                             \
-    } while (0)
-#define IS(have, want)                                                                                                 \
-    do {                                                                                                               \
-        long have_ = (long)(have);                                                                                     \
-        if (have_ != (long)(want))                                                                                     \
-            fail(__LINE__, #have " is not " #want, have_);                                                             \
-    } while (0)
+#include "harness/assert.h"
 
 /* ---- a copy of the library ---- */
 
@@ -89,7 +67,7 @@ static struct copy functions_by(void *(*symbol)(const char *), void *handle)
 
 #define FIND(name)                                                                                                     \
     if (!(*(void **)&copy.name = symbol ? symbol(#name) : dlsym(handle, #name)))                                       \
-        fail(__LINE__, #name, 0);
+        FAIL("%s is not there", #name);
     FUNCTIONS(FIND)
     return copy;
 }
@@ -113,7 +91,7 @@ static void *load(const char *file, int flags)
     void *handle = dlopen(file, RTLD_NOW | flags);
 
     if (!handle)
-        fail(__LINE__, dlerror(), 0);
+        FAIL("%s", dlerror());
     return handle;
 }
 
@@ -143,7 +121,7 @@ static libxl_ctx *open_with(const struct copy *copy)
     int rc = copy->libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger);
 
     if (rc != 0)
-        fail(__LINE__, last_line, rc);
+        FAIL("libxl_ctx_alloc: %d, %s", rc, last_line);
     return ctx;
 }
 
@@ -151,17 +129,17 @@ static void enable(const struct copy *copy, libxl_ctx *ctx, uint32_t domid, libx
 {
     libxl_evgen_domain_death *evgen;
 
-    IS(copy->libxl_evenable_domain_death(ctx, domid, user, &evgen), 0);
+    CHECK_EQUAL(copy->libxl_evenable_domain_death(ctx, domid, user, &evgen), 0);
 }
 
 static void expect(const struct copy *copy, libxl_ctx *ctx, uint32_t domid, libxl_ev_user user)
 {
     libxl_event *event;
 
-    IS(copy->libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
-    IS(event->type, LIBXL_EVENT_TYPE_DOMAIN_DEATH);
-    IS(event->domid, domid);
-    IS(event->for_user, user);
+    CHECK_EQUAL(copy->libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
+    CHECK_EQUAL(event->type, LIBXL_EVENT_TYPE_DOMAIN_DEATH);
+    CHECK_EQUAL(event->domid, domid);
+    CHECK_EQUAL(event->for_user, user);
     copy->libxl_event_free(ctx, event);
 }
 
@@ -169,7 +147,7 @@ static void expect_nothing(const struct copy *copy, libxl_ctx *ctx)
 {
     libxl_event *event;
 
-    IS(copy->libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), ERROR_NOT_READY);
+    CHECK_EQUAL(copy->libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), ERROR_NOT_READY);
 }
 
 /* A domain's life and death, on a context of its own. */
@@ -178,12 +156,12 @@ static void use(const struct copy *copy)
     libxl_ctx *ctx = open_with(copy);
     uint32_t domid;
 
-    IS(xensim_create(host, "guest", &domid), 0);
+    CHECK_EQUAL(xensim_create(host, "guest", &domid), 0);
     enable(copy, ctx, domid, 1);
-    IS(xensim_destroy(host, domid), 0);
+    CHECK_EQUAL(xensim_destroy(host, domid), 0);
     expect(copy, ctx, domid, 1);
     expect_nothing(copy, ctx);
-    IS(copy->libxl_ctx_free(ctx), 0);
+    CHECK_EQUAL(copy->libxl_ctx_free(ctx), 0);
 }
 
 static void *use_in_a_thread(void *copy)
@@ -192,38 +170,10 @@ static void *use_in_a_thread(void *copy)
     return NULL;
 }
 
-/* How a child ends that does this. */
-static int in_child(void (*body)(void *), void *argument)
-{
-    int status;
-    pid_t pid = fork();
-
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        body(argument);
-        _exit(0);
-    }
-    while (waitpid(pid, &status, 0) != pid)
-        IS(errno, EINTR);
-    return status;
-}
-
 static void end_in_order(void *unused)
 {
     (void)unused;
     exit(0);
-}
-
-static long entries(const char *path)
-{
-    DIR *directory = opendir(path);
-    long count = 0;
-
-    CHECK(directory != NULL);
-    while (readdir(directory))
-        count++;
-    closedir(directory);
-    return count;
 }
 
 /* Files that are mapped: a line for each of their parts. */
@@ -244,7 +194,7 @@ static void *sigchld_handler(void)
 {
     struct sigaction action;
 
-    IS(sigaction(SIGCHLD, NULL, &action), 0);
+    CHECK_EQUAL(sigaction(SIGCHLD, NULL, &action), 0);
     return *(void **)&action.sa_handler;
 }
 
@@ -253,7 +203,8 @@ static void *sigchld_handler(void)
 static void unload(int times, const char *file)
 {
     static const libxl_childproc_hooks selective = { .chldowner = libxl_sigchld_owner_libxl_always_selective_reap };
-    long parts = 0, fds = 0;
+    long parts = 0;
+    int fds = 0;
     int i;
 
     for (i = 0; i < times; i++) {
@@ -266,25 +217,25 @@ static void unload(int times, const char *file)
         CHECK(sigchld_handler() != SIG_DFL);
         enable(&copy, ctx, NOBODY, 7);
         expect(&copy, ctx, NOBODY, 7);
-        IS(pthread_create(&thread, NULL, use_in_a_thread, &copy), 0);
+        thread = start_thread(use_in_a_thread, &copy);
         if (i % 3 == 0) /* one that ends after the library was unloaded, as it believes */
-            IS(pthread_join(thread, NULL), 0);
+            finish_thread(thread);
         else
             use(&copy);
-        IS(copy.libxl_ctx_free(ctx), 0);
+        CHECK_EQUAL(copy.libxl_ctx_free(ctx), 0);
         CHECK(sigchld_handler() == SIG_DFL);
         if (i % 3 != 0)
-            IS(pthread_join(thread, NULL), 0);
-        IS(dlclose(handle), 0);
+            finish_thread(thread);
+        CHECK_EQUAL(dlclose(handle), 0);
         /* It stays all the same. */
         CHECK(dlopen(file, RTLD_NOW | RTLD_NOLOAD) == handle && dlclose(handle) == 0);
-        IS(in_child(end_in_order, NULL), 0);
-        IS(raise(SIGCHLD), 0);
+        CHECK_EQUAL(in_child(end_in_order, NULL), 0);
+        CHECK_EQUAL(raise(SIGCHLD), 0);
         if (i == 1)
-            parts = mapped_parts(), fds = entries("/proc/self/fd");
+            parts = mapped_parts(), fds = count_fds();
         if (i > 1) {
-            IS(mapped_parts(), parts);
-            IS(entries("/proc/self/fd"), fds);
+            CHECK_EQUAL(mapped_parts(), parts);
+            CHECK_EQUAL(count_fds(), fds);
         }
     }
 }
@@ -306,16 +257,15 @@ static void unload_in_use(const char *file)
     struct copy copy = functions_of(handle);
     libxl_ctx *ctx = open_with(&copy);
     void *argument[2] = { &copy, ctx };
-    pthread_t thread;
     int i;
 
     copy.libxl_childproc_setmode(ctx, &selective, NULL);
     enable(&copy, ctx, 0, 1);
-    IS(pthread_create(&thread, NULL, wait_for_ever, argument), 0);
-    IS(dlclose(handle), 0);
+    start_thread(wait_for_ever, argument);
+    CHECK_EQUAL(dlclose(handle), 0);
     for (i = 0; i < 10; i++) {
-        IS(in_child(end_in_order, NULL), 0); /* fork handlers, and SIGCHLD */
-        IS(system("true"), 0);
+        CHECK_EQUAL(in_child(end_in_order, NULL), 0); /* fork handlers, and SIGCHLD */
+        CHECK_EQUAL(system("true"), 0);
     }
     exit(0);
 }
@@ -337,16 +287,16 @@ static void *count_deaths(void *argument)
     for (i = 0; i < user->count; i++)
         enable(user->copy, ctx, user->first + i, user->first + i);
     for (i = 0; i < user->count; i++)
-        IS(xensim_destroy(host, user->first + i) == 0 || errno == ESRCH, 1);
+        CHECK_EQUAL(xensim_destroy(host, user->first + i) == 0 || errno == ESRCH, 1);
     for (i = 0; i < user->count; i++) {
         libxl_event *event;
 
-        IS(user->copy->libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
-        IS(event->domid, event->for_user);
+        CHECK_EQUAL(user->copy->libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
+        CHECK_EQUAL(event->domid, event->for_user);
         user->copy->libxl_event_free(ctx, event);
     }
     expect_nothing(user->copy, ctx);
-    IS(user->copy->libxl_ctx_free(ctx), 0);
+    CHECK_EQUAL(user->copy->libxl_ctx_free(ctx), 0);
     return NULL;
 }
 
@@ -356,13 +306,13 @@ static void at_the_same_time(const struct copy *copies, size_t how_many)
     struct xensim_config config = { .name = "guest", .domid = 100, .nodes = XENSIM_NODES_NONE };
     size_t i;
 
-    IS(xensim_create_many(host, &config, 20, NULL), 0);
+    CHECK_EQUAL(xensim_create_many(host, &config, 20, NULL), 0);
     for (i = 0; i < 2 * how_many; i++) {
         users[i] = (struct user){ .copy = &copies[i % how_many], .first = 100, .count = 20 };
-        IS(pthread_create(&users[i].thread, NULL, count_deaths, &users[i]), 0);
+        users[i].thread = start_thread(count_deaths, &users[i]);
     }
     for (i = 0; i < 2 * how_many; i++)
-        IS(pthread_join(users[i].thread, NULL), 0);
+        finish_thread(users[i].thread);
 }
 
 static void two_copies(char **files)
@@ -385,14 +335,14 @@ static void two_copies(char **files)
     lines = logged;
     copies[1].libxl_childproc_setmode(second, &always, NULL);
     CHECK(sigchld_handler() == handler);
-    IS(logged, lines + 1);
+    CHECK_EQUAL(logged, lines + 1);
     /* A context of the one is none of the other's. */
-    IS(copies[1].libxl_ctx_free(first), ERROR_INVAL);
-    IS(copies[0].libxl_ctx_free(first), 0);
+    CHECK_EQUAL(copies[1].libxl_ctx_free(first), ERROR_INVAL);
+    CHECK_EQUAL(copies[0].libxl_ctx_free(first), 0);
     CHECK(sigchld_handler() == SIG_DFL);
-    IS(copies[1].libxl_ctx_free(second), 0);
+    CHECK_EQUAL(copies[1].libxl_ctx_free(second), 0);
     CHECK(sigchld_handler() == SIG_DFL);
-    IS(in_child(end_in_order, NULL), 0);
+    CHECK_EQUAL(in_child(end_in_order, NULL), 0);
     use(&copies[0]);
     use(&copies[1]);
 }
@@ -402,22 +352,22 @@ static void one_copy(const struct copy *copy, const char *expected)
 {
     libxl_ctx *ctx = (libxl_ctx *)&logger;
     int lines = logged;
-    long fds;
+    int fds;
 
     if (strcmp(expected, "works") == 0) {
         use(copy);
-        IS(logged, lines);
+        CHECK_EQUAL(logged, lines);
         return;
     }
-    fds = entries("/proc/self/fd");
-    IS(copy->libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
+    fds = count_fds();
+    CHECK_EQUAL(copy->libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
     CHECK(ctx == NULL);
-    IS(logged, lines + 1);
+    CHECK_EQUAL(logged, lines + 1);
     if (!strstr(last_line, "another copy") || !strstr(last_line, "LD_PRELOAD"))
-        fail(__LINE__, last_line, 0);
-    IS(entries("/proc/self/fd"), fds);
+        FAIL("%s", last_line);
+    CHECK_EQUAL(count_fds(), fds);
     /* Without a logger, too. */
-    IS(copy->libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, NULL), ERROR_FAIL);
+    CHECK_EQUAL(copy->libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, NULL), ERROR_FAIL);
 }
 
 static void own(const char *expected, char **files)
@@ -458,7 +408,7 @@ static void beside_libxenlight(int count, char **files)
         int lines = logged;
 
         CHECK(other.libxl_ctx_alloc != front.libxl_ctx_alloc);
-        IS(other.libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
+        CHECK_EQUAL(other.libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
         CHECK(ctx == NULL && logged > lines);
         CHECK(strstr(last_line, "another copy") != NULL);
         use(&front);
@@ -471,10 +421,10 @@ static void namespace(const char *file)
     struct copy copy;
 
     if (!handle)
-        fail(__LINE__, dlerror(), 0);
+        FAIL("%s", dlerror());
     copy = functions_of(handle);
     use(&copy);
-    IS(in_child(end_in_order, NULL), 0);
+    CHECK_EQUAL(in_child(end_in_order, NULL), 0);
     use(&copy);
 }
 
@@ -500,7 +450,7 @@ static void be_a_child(void *unused)
         own = open_with(forked_copy);
         enable(forked_copy, own, NOBODY, 5);
         expect(forked_copy, own, NOBODY, 5);
-        IS(forked_copy->libxl_ctx_free(own), 0);
+        CHECK_EQUAL(forked_copy->libxl_ctx_free(own), 0);
         _exit(0);
     }
     default: {
@@ -509,7 +459,7 @@ static void be_a_child(void *unused)
 
         fclose(stderr);
         close(2);
-        IS(forked_copy->libxl_event_wait(parents, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), ERROR_INVAL);
+        CHECK_EQUAL(forked_copy->libxl_event_wait(parents, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), ERROR_INVAL);
         exit(0);
     }
     }
@@ -525,9 +475,9 @@ static void *fetch(void *unused)
         libxl_event *event;
         bool last;
 
-        IS(forked_copy->libxl_event_wait(parents, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
+        CHECK_EQUAL(forked_copy->libxl_event_wait(parents, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
         last = event->for_user == 99;
-        IS(event->type, LIBXL_EVENT_TYPE_DOMAIN_DEATH);
+        CHECK_EQUAL(event->type, LIBXL_EVENT_TYPE_DOMAIN_DEATH);
         forked_copy->libxl_event_free(parents, event);
         if (last)
             return NULL;
@@ -544,12 +494,11 @@ static void *let_domains_die(void *unused)
         uint32_t domid;
         long before = deaths;
 
-        IS(xensim_create_many(host, &config, 1, &domid), 0);
-        IS(forked_copy->libxl_evenable_domain_death(parents, domid, 1, &evgen), 0);
-        IS(xensim_destroy(host, domid), 0);
+        CHECK_EQUAL(xensim_create_many(host, &config, 1, &domid), 0);
+        CHECK_EQUAL(forked_copy->libxl_evenable_domain_death(parents, domid, 1, &evgen), 0);
+        CHECK_EQUAL(xensim_destroy(host, domid), 0);
         made++;
-        while (deaths == before)
-            poll(NULL, 0, 1);
+        WAIT_UNTIL(deaths != before);
         forked_copy->libxl_evdisable_domain_death(parents, evgen);
     }
     return NULL;
@@ -559,7 +508,7 @@ static void many_forks(int times, const char *file)
 {
     struct copy copy = functions_of(load(file, RTLD_LOCAL));
     pthread_t fetcher, maker;
-    long fds;
+    int fds;
     int i;
 
     forked_copy = &copy;
@@ -567,24 +516,22 @@ static void many_forks(int times, const char *file)
     parents = open_with(&copy);
     enable(&copy, parents, 0, 1);
     enable(&copy, parents, NOBODY, 1);
-    IS(pthread_create(&fetcher, NULL, fetch, NULL), 0);
-    while (deaths < 1)
-        poll(NULL, 0, 1);
-    fds = entries("/proc/self/fd");
-    IS(pthread_create(&maker, NULL, let_domains_die, NULL), 0);
-    while (deaths < 2)
-        poll(NULL, 0, 1);
+    fetcher = start_thread(fetch, NULL);
+    WAIT_UNTIL(deaths >= 1);
+    fds = count_fds();
+    maker = start_thread(let_domains_die, NULL);
+    WAIT_UNTIL(deaths >= 2);
     for (i = 0; i < times; i++) {
         kind_of_child = (unsigned)rand();
-        IS(in_child(be_a_child, NULL), 0);
+        CHECK_EQUAL(in_child(be_a_child, NULL), 0);
     }
     stop = true;
-    IS(pthread_join(maker, NULL), 0);
+    finish_thread(maker);
     enable(&copy, parents, NOBODY, 99);
-    IS(pthread_join(fetcher, NULL), 0);
-    IS(deaths, made + 1);
-    IS(entries("/proc/self/fd"), fds);
-    IS(copy.libxl_ctx_free(parents), 0);
+    finish_thread(fetcher);
+    CHECK_EQUAL(deaths, made + 1);
+    CHECK_EQUAL(count_fds(), fds);
+    CHECK_EQUAL(copy.libxl_ctx_free(parents), 0);
     printf("FIGURE deaths told meanwhile: %ld events\n", (long)made);
     fflush(stdout);
 }
@@ -600,34 +547,34 @@ static void lock_in(void *argument)
     libxl_event *event;
     uint32_t domid, later;
 
-    IS(xensim_create(host, "guest", &domid), 0);
-    IS(xensim_create(host, "guest", &later), 0);
+    CHECK_EQUAL(xensim_create(host, "guest", &domid), 0);
+    CHECK_EQUAL(xensim_create(host, "guest", &later), 0);
     ctx = open_with(&copy);
     enable(&copy, ctx, domid, 1);
     if (fork() == 0) {
         sleep(1);
-        IS(xensim_destroy(host, domid), 0);
-        IS(xensim_shutdown(host, later, XENSIM_REASON_CRASH), 0);
+        CHECK_EQUAL(xensim_destroy(host, domid), 0);
+        CHECK_EQUAL(xensim_shutdown(host, later, XENSIM_REASON_CRASH), 0);
         _exit(0);
     }
-    IS(chroot(dir), 0);
-    IS(chdir("/"), 0);
-    IS(setgid(65534), 0);
-    IS(setuid(65534), 0);
-    IS(access("/proc/self", F_OK), -1);
+    CHECK_EQUAL(chroot(dir), 0);
+    CHECK_EQUAL(chdir("/"), 0);
+    CHECK_EQUAL(setgid(65534), 0);
+    CHECK_EQUAL(setuid(65534), 0);
+    CHECK_EQUAL(access("/proc/self", F_OK), -1);
     expect(&copy, ctx, domid, 1);
     /* More domains are no trouble: the connections are there. */
     enable(&copy, ctx, later, 2);
-    IS(copy.libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
-    IS(event->type, LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN);
+    CHECK_EQUAL(copy.libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL), 0);
+    CHECK_EQUAL(event->type, LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN);
     copy.libxl_event_free(ctx, event);
     enable(&copy, ctx, NOBODY, 3);
     expect(&copy, ctx, NOBODY, 3);
     /* A new context is, and that is an error. */
-    IS(copy.libxl_ctx_alloc(&other, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
+    CHECK_EQUAL(copy.libxl_ctx_alloc(&other, LIBXL_VERSION, 0, &logger), ERROR_FAIL);
     CHECK(other == NULL);
     CHECK(logged > 0);
-    IS(copy.libxl_ctx_free(ctx), 0);
+    CHECK_EQUAL(copy.libxl_ctx_free(ctx), 0);
 }
 
 /* From now on the kernel refuses these, as one that is too old does, or a daemon's sandbox. */
@@ -645,8 +592,8 @@ static void refuse(const int *calls, size_t count, int errnoval)
     }
     filter[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     program.len = (unsigned short)n;
-    IS(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-    IS(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    CHECK_EQUAL(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    CHECK_EQUAL(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
 }
 
 static void without_what_can_be_done_without(void *file)
@@ -654,9 +601,9 @@ static void without_what_can_be_done_without(void *file)
     static const int calls[] = { SYS_pidfd_open, SYS_close_range, SYS_openat2, SYS_clone3 };
     struct copy copy = functions_of(load(file, RTLD_LOCAL));
 
-    refuse(calls, sizeof calls / sizeof *calls, ENOSYS);
+    refuse(calls, COUNT(calls), ENOSYS);
     use(&copy);
-    IS(logged, 0);
+    CHECK_EQUAL(logged, 0);
 }
 
 static void without_one_that_is_needed(const struct copy *copy, int call, int errnoval)
@@ -672,10 +619,10 @@ static void without_one_that_is_needed(const struct copy *copy, int call, int er
         rc = copy->libxl_evenable_domain_death(ctx, NOBODY, 1, &evgen);
     if (rc == 0)
         rc = copy->libxl_event_wait(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL);
-    IS(rc, ERROR_FAIL);
+    CHECK_EQUAL(rc, ERROR_FAIL);
     CHECK(logged > 0);
     if (ctx)
-        IS(copy->libxl_ctx_free(ctx), 0);
+        CHECK_EQUAL(copy->libxl_ctx_free(ctx), 0);
 }
 
 static const struct copy *refused_copy;
@@ -693,11 +640,11 @@ static void kernel(const char *file)
     struct copy copy = functions_of(load(file, RTLD_LOCAL));
     size_t i;
 
-    IS(in_child(without_what_can_be_done_without, (void *)file), 0);
+    CHECK_EQUAL(in_child(without_what_can_be_done_without, (void *)file), 0);
     refused_copy = &copy;
-    for (i = 0; i < sizeof needed / sizeof *needed; i++) {
+    for (i = 0; i < COUNT(needed); i++) {
         refused_call = needed[i];
-        IS(in_child(without_this_one, NULL), 0);
+        CHECK_EQUAL(in_child(without_this_one, NULL), 0);
     }
     use(&copy);
 }
@@ -732,7 +679,7 @@ int main(int argc, char **argv)
     else if (strcmp(trial, "forks") == 0 && argc == 4)
         many_forks(atoi(argv[2]), argv[3]);
     else if (strcmp(trial, "jail") == 0 && argc == 4)
-        IS(in_child(lock_in, argv + 2), 0);
+        CHECK_EQUAL(in_child(lock_in, argv + 2), 0);
     else if (strcmp(trial, "kernel") == 0 && argc == 3)
         kernel(argv[2]);
     else {

@@ -200,19 +200,19 @@ static void fd_deregister(void *user, int fd, void *registration)
 static int timeout_register(void *user, void **out, struct timeval time, void *for_libxl)
 {
     (void)user, (void)out, (void)time, (void)for_libxl;
-    fail("a timeout was asked for");
+    FAIL("a timeout was asked for");
 }
 
 static int timeout_modify(void *user, void **registration, struct timeval time)
 {
     (void)user, (void)registration, (void)time;
-    fail("a timeout was changed");
+    FAIL("a timeout was changed");
 }
 
 static void timeout_deregister(void *user, void *registration)
 {
     (void)user, (void)registration;
-    fail("a timeout was taken back");
+    FAIL("a timeout was taken back");
 }
 
 static const libxl_osevent_hooks os_hooks = {
@@ -398,12 +398,12 @@ static bool enable(struct observer *it, unsigned slot, uint32_t domid, uint64_t 
         return true;
     }
     if (rc != ERROR_FAIL)
-        fail("%s: an enable gives %d", it->name, rc);
+        FAIL("%s: an enable gives %d", it->name, rc);
     generator_ends(*user, true);
     return false;
 }
 
-static void do_job(const struct job *job, struct chance *chance)
+static void do_job(const struct job *job)
 {
     struct observer *it = &all[job->observer];
     uint64_t user;
@@ -417,9 +417,9 @@ static void do_job(const struct job *job, struct chance *chance)
             disable(it, evgen);
     } else if (!enable(it, job->slot, job->domid, &user)) {
         __atomic_fetch_add(&toolstack.retries, 1, __ATOMIC_SEQ_CST);
-        pause_us(2000);
+        usleep(2000);
         add_job(*job);
-    } else if (one_in(chance, 8)) {
+    } else if (one_in(8)) {
         /* Another in its place. */
         disable_later(job->observer, user);
         add_job(*job);
@@ -428,9 +428,9 @@ static void do_job(const struct job *job, struct chance *chance)
 
 static void *run_toolstack(void *number)
 {
-    struct chance chance = { toolstack.seed + (uintptr_t)number };
     struct job *job;
 
+    chance = toolstack.seed + (uintptr_t)number;
     pthread_mutex_lock(&toolstack.lock);
     for (;;) {
         while (!toolstack.first && !toolstack.ended)
@@ -443,7 +443,7 @@ static void *run_toolstack(void *number)
             toolstack.last = &toolstack.first;
         toolstack.busy++;
         pthread_mutex_unlock(&toolstack.lock);
-        do_job(job, &chance);
+        do_job(job);
         free(job);
         pthread_mutex_lock(&toolstack.lock);
         toolstack.busy--;
@@ -494,9 +494,9 @@ void start_observers(uint64_t seed)
     for (i = 0; i < OBSERVERS; i++)
         CHECK(all[i].kind != ANY || enable(&all[i], 0, LIBXL_DOMID_ANY, &user));
     for (i = 0; i < OBSERVERS; i++)
-        CHECK(pthread_create(&all[i].thread, NULL, observe, &all[i]) == 0);
+        all[i].thread = start_thread(observe, &all[i]);
     for (i = 0; i < TOOLSTACKS; i++)
-        CHECK(pthread_create(&toolstack.threads[i], NULL, run_toolstack, (void *)(uintptr_t)(i + 1)) == 0);
+        toolstack.threads[i] = start_thread(run_toolstack, (void *)(uintptr_t)(i + 1));
 }
 
 void stop_observers(void)
@@ -508,7 +508,7 @@ void stop_observers(void)
     pthread_cond_broadcast(&toolstack.changed);
     pthread_mutex_unlock(&toolstack.lock);
     for (i = 0; i < TOOLSTACKS; i++)
-        pthread_join(toolstack.threads[i], NULL);
+        finish_thread(toolstack.threads[i]);
     for (i = 0; i < OBSERVERS; i++) {
         struct observer *it = &all[i];
         struct xlevent_stats stats;
@@ -519,12 +519,12 @@ void stop_observers(void)
             CHECK(xlevent_wait_cancel(it->ctx) == 0);
         if (it->style == SUBSCRIBER)
             CHECK(xlevent_subscriber_wait_cancel(it->ctx, it->subscriber) == 0);
-        pthread_join(it->thread, NULL);
+        finish_thread(it->thread);
         CHECK(xlevent_stats(it->ctx, &stats, sizeof stats) == 0);
         CHECK(libxl_ctx_free(it->ctx) == 0);
         /* What was held back is written with the end of the context: now the log has told of each. */
         if (it->lines_lost != stats.xenstored_losses || it->lines_found != stats.reconnections)
-            fail("%s: xenstored was lost %llu times and found %llu times, and the whole log says %llu and %llu", it->name,
+            FAIL("%s: xenstored was lost %llu times and found %llu times, and the whole log says %llu and %llu", it->name,
                  (unsigned long long)stats.xenstored_losses, (unsigned long long)stats.reconnections,
                  (unsigned long long)it->lines_lost, (unsigned long long)it->lines_found);
         close(it->wake[0]);
@@ -555,16 +555,16 @@ struct outages check_logs(void)
                 !found == !stats.reconnections)
                 break;
             if (now_ms() > deadline)
-                fail("%s: xenstored was lost %llu times and found %llu times, and the log says %llu and %llu", it->name,
+                FAIL("%s: xenstored was lost %llu times and found %llu times, and the log says %llu and %llu", it->name,
                      (unsigned long long)stats.xenstored_losses, (unsigned long long)stats.reconnections,
                      (unsigned long long)it->lines_lost, (unsigned long long)it->lines_found);
-            pause_us(500);
+            usleep(500);
         }
         sum.lost += stats.xenstored_losses;
         sum.found += stats.reconnections;
         sum.disasters += stats.disasters;
         if (stats.disasters != it->disasters)
-            fail("%s: %llu disasters, and %llu told", it->name, (unsigned long long)stats.disasters,
+            FAIL("%s: %llu disasters, and %llu told", it->name, (unsigned long long)stats.disasters,
                  (unsigned long long)it->disasters);
     }
     return sum;

@@ -5,10 +5,6 @@
  * A domain's UUID is its life's number, so an event names its life. A generator of deaths that is not told of an end before
  * the number is used again follows the new domain, as libxl's does; the others notice by the UUID, once they have looked.
  */
-#include <stdarg.h>
-#include <time.h>
-#include <unistd.h>
-
 #include "storm.h"
 
 enum { LIVES_MAX = 400000, GENERATORS_MAX = 3000000 };
@@ -47,42 +43,6 @@ static struct tally totals;
 static int settled_lives;
 
 static const char magic[8] = "a life: ";
-
-void fail(const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    printf("FAIL ");
-    vprintf(format, arguments);
-    printf("\n");
-    fflush(stdout);
-    _exit(1);
-}
-
-void pause_us(unsigned us)
-{
-    struct timespec time = { us / 1000000, us % 1000000 * 1000L };
-
-    nanosleep(&time, NULL);
-}
-
-uint64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-uint32_t below(struct chance *chance, uint32_t limit)
-{
-    uint64_t mixed = chance->state += 0x9e3779b97f4a7c15;
-
-    mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9;
-    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111eb;
-    return (uint32_t)((mixed ^ mixed >> 31) >> 32) % limit;
-}
 
 /* ---- lives ---- */
 
@@ -154,10 +114,10 @@ static int life_of_event(const libxl_event *event)
     if (memcmp(event->domuuid.uuid, none, sizeof none) == 0)
         return 0;
     if (memcmp(event->domuuid.uuid, magic, sizeof magic) != 0)
-        fail("an event of type %d of domain %u has a UUID of no domain", (int)event->type, event->domid);
+        FAIL("an event of type %d of domain %u has a UUID of no domain", (int)event->type, event->domid);
     memcpy(&life, event->domuuid.uuid + sizeof magic, sizeof life);
     if (life < 1 || life > last_life || lives[life].domid != event->domid)
-        fail("an event of type %d of domain %u has another domain's UUID", (int)event->type, event->domid);
+        FAIL("an event of type %d of domain %u has another domain's UUID", (int)event->type, event->domid);
     return life;
 }
 
@@ -169,7 +129,7 @@ static int state_of_event(const libxl_event *event)
     case LIBXL_EVENT_TYPE_DOMAIN_SUSPENDED: return REASON_SUSPEND;
     case LIBXL_EVENT_TYPE_DOMAIN_RUNNING: return RUNNING;
     case LIBXL_EVENT_TYPE_DOMAIN_CREATED: return NOT_CREATED;
-    default: fail("an event of type %d", (int)event->type);
+    default: FAIL("an event of type %d", (int)event->type);
     }
 }
 
@@ -242,14 +202,12 @@ __attribute__((noreturn)) static void wrong(uint64_t user, int life, int state, 
     const struct generator *generator = &generators[user];
     int each;
 
-    printf("FAIL %s: generator %llu (kind %d, slot %u): %s: state %#x of life %d; it is about life %d, step %d%s%s\n",
-           observer_name(generator->observer), (unsigned long long)user, generator->kind, generator->slot, how, state, life,
-           generator->life, generator->kind == ANY ? generator->steps[life] : generator->step, generator->ended ? ", ended" : "",
-           generator->pinned ? ", has looked" : "");
     for (each = generator->kind == ANY ? life : generator->life; each; each = lives[each].next)
         print_life(each);
-    fflush(stdout);
-    _exit(1);
+    FAIL("%s: generator %llu (kind %d, slot %u): %s: state %#x of life %d; it is about life %d, step %d%s%s",
+         observer_name(generator->observer), (unsigned long long)user, generator->kind, generator->slot, how, state, life,
+         generator->life, generator->kind == ANY ? generator->steps[life] : generator->step, generator->ended ? ", ended" : "",
+         generator->pinned ? ", has looked" : "");
 }
 
 /* The step of a life from here on in which it came to this state; 0 for none. */
@@ -322,7 +280,7 @@ bool take_in(unsigned observer, const libxl_event *event)
 
     pthread_mutex_lock(&lock);
     if (user < 1 || user > last_generator || generators[user].observer != observer)
-        fail("%s: an event of type %d of domain %u for nobody", observer_name(observer), (int)event->type, event->domid);
+        FAIL("%s: an event of type %d of domain %u for nobody", observer_name(observer), (int)event->type, event->domid);
     generator = &generators[user];
     if (generator->kind == ANY)
         take_in_any(generator, user, life_of_event(event), state_of_event(event));
@@ -417,7 +375,7 @@ void await_truth(void)
         if (now_ms() > deadline)
             wrong(missing, life, present(life), "was never told");
         pthread_mutex_unlock(&lock);
-        pause_us(500);
+        usleep(500);
     }
 }
 

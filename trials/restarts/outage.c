@@ -10,49 +10,23 @@
  *
  * What counts is counted in the library's own time: a machine that is slow makes for fewer tries, never for more.
  */
-#include <dirent.h>
 #include <dlfcn.h>
-#include <poll.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
-#ifdef XLEVENT_STANDALONE
 #include <libxl_event.h>
-#else
-#include <libxl.h>
-#endif
 #include <xenstore.h>
-#include <xensim.h>
 #include <xentoollog.h>
 
+#include "harness/assert.h"
+#include "harness/column.h"
+#include "harness/host.h"
 #include "harness/ours.h"
-
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    printf("FAIL ");
-    vprintf(format, arguments);
-    printf("\n");
-    fflush(stdout);
-    _exit(1);
-}
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            fail("line %d: %s", __LINE__, #condition);                                                                 \
-    } while (0)
+#include "harness/xl.h"
 
 /* ---- the library's time ---- */
 
@@ -142,7 +116,7 @@ static void log_line(xentoollog_logger *logger, xentoollog_level level, int errn
     printf(" (errno %d)\n", errnoval);
 }
 
-static xentoollog_logger logger = { log_line, NULL, NULL };
+static xentoollog_logger own_logger = { log_line, NULL, NULL };
 
 static void disaster(void *user, libxl_event_type type, const char *message, int errnoval)
 {
@@ -155,41 +129,8 @@ static const libxl_event_hooks hooks = { .disaster = disaster };
 
 /* ---- a watcher and its host ---- */
 
-static xensim_host *host;
 static libxl_ctx *ctx;
 static uint32_t domid;
-
-#define DO(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) < 0)                                                                                                \
-            fail("%s: %s", #call, xensim_error());                                                                     \
-    } while (0)
-
-static int threads(void)
-{
-    DIR *directory = opendir("/proc/self/task");
-    struct dirent *entry;
-    int count = 0;
-
-    CHECK(directory);
-    while ((entry = readdir(directory)))
-        count += entry->d_name[0] != '.';
-    closedir(directory);
-    return count;
-}
-
-/* Whether anything was ready. */
-static bool go_round(int timeout_ms)
-{
-    struct timeval now = { 0, 0 };
-    struct pollfd fds[8];
-    int count = 8, timeout = -1, ready;
-
-    CHECK(libxl_osevent_beforepoll(ctx, &count, fds, &timeout, now) == 0);
-    ready = poll(fds, (nfds_t)count, timeout_ms);
-    libxl_osevent_afterpoll(ctx, count, fds, now);
-    return ready > 0;
-}
 
 static struct xlevent_stats stats(void)
 {
@@ -201,36 +142,27 @@ static struct xlevent_stats stats(void)
 
 static void begin(void)
 {
-    libxl_evgen_domain_death *evgen;
-
     unsetenv("LD_PRELOAD");
-    host = xensim_up(0);
-    if (!host)
-        fail("no simulated host: %s", xensim_error());
-    DO(xensim_create(host, "guest", &domid));
-    CHECK(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger) == 0);
+    host_bring_up();
+    domid = host_create();
+    CHECK(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &own_logger) == 0);
     libxl_event_register_callbacks(ctx, &hooks, NULL);
-    CHECK(libxl_evenable_domain_death(ctx, domid, 7, &evgen) == 0);
+    enable(ctx, domid, 7);
     while (stats().scans == 0)
-        go_round(1000);
-    DO(xensim_settle(host));
-    while (go_round(0))
+        poll_once(ctx, 1000);
+    host_settle();
+    while (poll_once(ctx, 0))
         ;
 }
 
 static void end(int reason)
 {
-    libxl_event *event;
-    int rc;
+    libxl_event *event = poll_until_event(ctx, NULL, NULL);
 
-    while ((rc = libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL)) == ERROR_NOT_READY)
-        go_round(1000);
-    CHECK(rc == 0 && event->type == LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN && event->domid == domid && event->for_user == 7);
-    CHECK(event->u.domain_shutdown.shutdown_reason == reason);
+    check_shutdown(event, domid, 7, reason);
     libxl_event_free(ctx, event);
-    CHECK(libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == ERROR_NOT_READY);
-    CHECK(libxl_ctx_free(ctx) == 0);
-    DO(xensim_down(host));
+    expect_nothing_queued(ctx);
+    close_context(ctx);
 }
 
 /* ---- the trials ---- */
@@ -243,38 +175,38 @@ static void minute(void)
 
     begin();
     CHECK(lines == 0);
-    DO(xensim_xenstored(host, XENSIM_XENSTORED_KILL));
+    host_kill_xenstored();
     while (stats().xenstored_losses == 0)
-        go_round(1000);
-    DO(xensim_shutdown(host, domid, XENSIM_REASON_CRASH));
+        poll_once(ctx, 1000);
+    host_shutdown(domid, CRASH);
     tries = unsure_tries = timers_set = 0;
     gone = our_ns();
     set_rate(30);
     /* On a machine that is slow a round takes long in the library's time. */
     while (away < 120 * second || disasters == 0 || tries < 10) {
         before = disasters;
-        go_round(100);
+        poll_once(ctx, 100);
         away = our_ns() - gone;
         if (disasters > before)
             told = away;
     }
     set_rate(1);
     if (disasters != 1 || told < 59 * second)
-        fail("%d disasters, the last after %lld s", disasters, (long long)(told / second));
+        FAIL("%d disasters, the last after %lld s", disasters, (long long)(told / second));
     CHECK(disaster_errno != 0);
     /* Pauses of 10 ms, 20 ms, ... up to a second, and then of a second each. */
     if (tries > 8 + (int)(away / second))
-        fail("xenstored was looked for %d times in %lld s", tries, (long long)(away / second));
+        FAIL("xenstored was looked for %d times in %lld s", tries, (long long)(away / second));
     if (unsure_tries)
-        fail("%d times it was not its socket that was tried", unsure_tries);
+        FAIL("%d times it was not its socket that was tried", unsure_tries);
     if (lines != 2)
-        fail("%d lines in the log for its end and the disaster", lines);
-    DO(xensim_xenstored(host, XENSIM_XENSTORED_START));
+        FAIL("%d lines in the log for its end and the disaster", lines);
+    host_start_xenstored();
     while (stats().reconnections == 0)
-        go_round(1000);
+        poll_once(ctx, 1000);
     if (lines != 3)
-        fail("%d lines in the log for its end, the disaster and its return", lines);
-    end(XENSIM_REASON_CRASH);
+        FAIL("%d lines in the log for its end, the disaster and its return", lines);
+    end(CRASH);
     printf("PASS two minutes without xenstored: one disaster, after one, three lines, and the event when it is back\n");
     printf("FIGURE tries to find it in %lld s: %d\n", (long long)(away / second), tries);
 }
@@ -287,12 +219,12 @@ static void descriptors(void)
     int taken[LIMIT], count = 0, left = 0;
 
     begin();
-    DO(xensim_xenstored(host, XENSIM_XENSTORED_KILL));
-    DO(xensim_shutdown(host, domid, XENSIM_REASON_REBOOT));
-    DO(xensim_xenstored(host, XENSIM_XENSTORED_START));
+    host_kill_xenstored();
+    host_shutdown(domid, REBOOT);
+    host_start_xenstored();
     /* Nobody has looked yet. What libxenstore's thread closes by itself, at its end, is not to make room later. */
     CHECK(stats().xenstored_losses == 0);
-    while (threads() > 1)
+    while (count_threads() > 1)
         usleep(1000);
     set_rate(30);
     CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
@@ -302,16 +234,16 @@ static void descriptors(void)
         count++;
     /* The connection that was lost makes room when it is closed, with the first look, which needs none of it. */
     for (tries = 0; tries < 1;)
-        go_round(1000);
+        poll_once(ctx, 1000);
     while ((taken[count] = dup(STDOUT_FILENO)) >= 0)
         count++;
     for (;;) {
         for (tries = 0; tries < 3 && stats().reconnections == 0;)
-            go_round(1000);
+            poll_once(ctx, 1000);
         if (stats().reconnections != 0)
             break;
         if (lines != 1)
-            fail("%d lines in the log with %d descriptors left", lines, left);
+            FAIL("%d lines in the log with %d descriptors left", lines, left);
         CHECK(count > 0);
         close(taken[--count]);
         left++;
@@ -320,21 +252,22 @@ static void descriptors(void)
     while (count > 0)
         close(taken[--count]);
     if (left < 2)
-        fail("found with %d descriptors", left);
+        FAIL("found with %d descriptors", left);
     CHECK(disasters == 0);
-    end(XENSIM_REASON_REBOOT);
+    end(REBOOT);
     printf("PASS xenstored is back and there are no descriptors, one, two, ...: looked for again, and nothing is lost\n");
     printf("FIGURE descriptors that it takes: %d\n", left);
 }
 
 int main(int argc, char **argv)
 {
+    find_column();
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc > 1 && strcmp(argv[1], "minute") == 0)
         minute();
     else if (argc > 1 && strcmp(argv[1], "descriptors") == 0)
         descriptors();
     else
-        fail("usage: outage minute|descriptors");
+        FAIL("usage: outage minute|descriptors");
     return 0;
 }

@@ -8,18 +8,16 @@
  * told of the domains: of that it could never tell. As on a real host, no domain is created or resumed while xenstored is
  * away; they shut down, are killed and go.
  */
-#include <dirent.h>
-#include <errno.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "harness/column.h"
+#include "harness/host.h"
 #include "storm.h"
 
 extern char **environ;
 
-static xensim_host *host;
-static struct chance chance;
 /* The life in each slot, 0 for none. The first slot's is everyone's witness. */
 static int in_slot[SLOTS];
 static unsigned living;
@@ -29,55 +27,17 @@ static uint64_t unsure_since_ms, longest_ms;
 /* After so long without xenstored, which nobody means to bring about here, a disaster is in order. */
 enum { DISASTER_AFTER_MS = 59000 };
 
-#define DO(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) < 0)                                                                                                \
-            fail("%s: %s", #call, xensim_error());                                                                     \
-    } while (0)
-
-static int count_fds(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int count = 0;
-
-    CHECK(dir);
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
-}
-
-/* Into the log, for who wants to know which are left. */
-static void list_fds(void)
-{
-    char path[300], target[300];
-    struct dirent *entry;
-    DIR *dir = opendir("/proc/self/fd");
-    ssize_t length;
-
-    CHECK(dir);
-    while ((entry = readdir(dir))) {
-        snprintf(path, sizeof path, "/proc/self/fd/%s", entry->d_name);
-        length = readlink(path, target, sizeof target - 1);
-        if (length > 0)
-            printf("    %s: %.*s\n", entry->d_name, (int)length, target);
-    }
-    closedir(dir);
-}
-
 /* ---- domains ---- */
 
 /* Two numbers for each slot: most are used again by the next domain at once, some after a while. */
 static void create(unsigned slot)
 {
-    uint32_t domid = 100 + slot + (one_in(&chance, 3) ? 1000 : 0);
-    struct xensim_config config = { .name = "guest", .domid = domid, .nodes = XENSIM_NODES_NONE };
+    uint32_t domid = 100 + slot + (one_in(3) ? 1000 : 0);
     int life = begin_life(slot, domid);
     uint8_t uuid[16];
 
     uuid_of(life, uuid);
-    config.uuid = uuid;
-    DO(xensim_create_many(host, &config, 1, NULL));
+    host_create_with_uuid_at(domid, uuid);
     has_begun(life);
     in_slot[slot] = life;
     living++;
@@ -90,7 +50,7 @@ static void destroy(unsigned slot)
 
     if (state_of(life) != DEAD)
         note_state(life, DEAD);
-    DO(xensim_destroy(host, domid_of(life)));
+    host_destroy(domid_of(life));
     in_slot[slot] = 0;
     living--;
 }
@@ -98,13 +58,13 @@ static void destroy(unsigned slot)
 static void kill_domain(int life)
 {
     note_state(life, DEAD);
-    DO(xensim_kill(host, domid_of(life)));
+    host_kill(domid_of(life));
 }
 
 static void shut_down(int life, int reason)
 {
     note_state(life, reason);
-    DO(xensim_shutdown(host, domid_of(life), (unsigned)reason));
+    host_shutdown(domid_of(life), reason);
 }
 
 /* Another for each of a number's lives: two that have shut down for one reason can't be told apart on this host. */
@@ -127,23 +87,23 @@ static void go_on(unsigned slot, bool served)
     }
     switch (state_of(life)) {
     case RUNNING:
-        switch (below(&chance, 10)) {
+        switch (below(10)) {
         case 0 ... 2: shut_down(life, reason_of(life)); return;
         case 3 ... 6: shut_down(life, can_live_on(life) ? REASON_SUSPEND : reason_of(life)); return;
         case 7: kill_domain(life); return;
         default: destroy(slot); return;
         }
     case REASON_SUSPEND:
-        if (!one_in(&chance, 4)) {
+        if (!one_in(4)) {
             if (served) {
                 note_state(life, RUNNING);
-                DO(xensim_resume(host, domid_of(life)));
+                host_resume(domid_of(life));
             }
             return;
         }
         /* fall through */
     default:
-        if (state_of(life) != DEAD && one_in(&chance, 3))
+        if (state_of(life) != DEAD && one_in(3))
             kill_domain(life);
         else
             destroy(slot);
@@ -152,10 +112,10 @@ static void go_on(unsigned slot, bool served)
 
 static void stir(unsigned most, bool served)
 {
-    unsigned count = below(&chance, most + 1);
+    unsigned count = below(most + 1);
 
     while (count--)
-        go_on(1 + below(&chance, SLOTS - 1), served);
+        go_on(1 + below(SLOTS - 1), served);
 }
 
 /* At least a hundred, and a witness. */
@@ -176,7 +136,7 @@ static void await_quiet(void)
     /* Who has told of its end has looked at all domains after all that has happened. */
     if (in_slot[0])
         destroy(0);
-    DO(xensim_settle(host));
+    host_settle();
     await_truth();
     check_logs();
     if (unsure_since_ms && now_ms() - unsure_since_ms > longest_ms)
@@ -190,43 +150,43 @@ static void kill_daemon(void)
 {
     if (!unsure_since_ms)
         unsure_since_ms = now_ms();
-    DO(xensim_xenstored(host, XENSIM_XENSTORED_KILL));
+    host_kill_xenstored();
 }
 
 static void start_daemon(void)
 {
-    DO(xensim_xenstored(host, XENSIM_XENSTORED_START));
+    host_start_xenstored();
     outages++;
 }
 
 static void let_time_pass(void)
 {
     /* Once in a while longer than several pauses of those that look for it. */
-    if (one_in(&chance, 40))
-        pause_us(400000 + below(&chance, 1200000));
-    else if (!one_in(&chance, 3))
-        pause_us(below(&chance, 30000));
+    if (one_in(40))
+        usleep(400000 + below(1200000));
+    else if (!one_in(3))
+        usleep(below(30000));
 }
 
 /* In the middle of something: of a look, of an enable, of the taking in of what has fired. */
 static void strike(void)
 {
     stir(10, true);
-    if (!one_in(&chance, 4))
-        pause_us(below(&chance, 1500));
+    if (!one_in(4))
+        usleep(below(1500));
 }
 
 static void restart_round(void)
 {
-    bool stopped = one_in(&chance, 4);
+    bool stopped = one_in(4);
 
     strike();
     if (stopped) {
-        DO(xensim_xenstored(host, XENSIM_XENSTORED_PAUSE));
+        host_stop_xenstored();
         stir(10, false);
         let_time_pass();
-        if (one_in(&chance, 2)) {
-            DO(xensim_xenstored(host, XENSIM_XENSTORED_CONTINUE));
+        if (one_in(2)) {
+            host_continue_xenstored();
             strike();
         }
     }
@@ -235,7 +195,7 @@ static void restart_round(void)
     let_time_pass();
     stir(5, false);
     start_daemon();
-    if (one_in(&chance, 6)) {
+    if (one_in(6)) {
         strike();
         kill_daemon();
         stir(10, false);
@@ -258,7 +218,7 @@ static void live_update_round(void)
         stir(6, true);
     } while (waitpid(pid, &status, WNOHANG) == 0);
     if (status != 0)
-        fail("live-update ends with %#x", (unsigned)status);
+        FAIL("live-update ends with %#x", (unsigned)status);
     live_updates++;
     stir(10, true);
 }
@@ -272,6 +232,7 @@ int main(int argc, char **argv)
     uint64_t quiet = 0;
     int fds;
 
+    find_column();
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc > 4) {
         spoil = strcmp(argv[4], "lose") == 0 ? SPOILT_BY_LOSS : SPOILT_BY_REPETITION;
@@ -280,11 +241,9 @@ int main(int argc, char **argv)
             patience_s = 10;
     }
     printf("    seed %llu\n", (unsigned long long)seed);
-    chance.state = seed;
+    chance = seed;
     unsetenv("LD_PRELOAD");
-    host = xensim_up(0);
-    if (!host)
-        fail("no simulated host: %s", xensim_error());
+    host_bring_up();
     fds = count_fds();
     start_observers(seed);
     while (updates ? live_updates < count : outages < count) {
@@ -293,7 +252,7 @@ int main(int argc, char **argv)
             live_update_round();
         else
             restart_round();
-        if (!one_in(&chance, 3)) {
+        if (!one_in(3)) {
             await_quiet();
             quiet++;
         }
@@ -303,16 +262,16 @@ int main(int argc, char **argv)
     sums = tally();
     /* On a machine that stands still for a minute, it was away for one. */
     if (logs.disasters && longest_ms < DISASTER_AFTER_MS)
-        fail("%llu disasters, and never more than %llu ms until all was well again", (unsigned long long)logs.disasters,
+        FAIL("%llu disasters, and never more than %llu ms until all was well again", (unsigned long long)logs.disasters,
              (unsigned long long)longest_ms);
     if (updates && logs.lost)
-        fail("xenstored was lost %llu times", (unsigned long long)logs.lost);
+        FAIL("xenstored was lost %llu times", (unsigned long long)logs.lost);
     if (!updates && !logs.lost)
-        fail("nobody has noticed any outage");
+        FAIL("nobody has noticed any outage");
     stop_observers();
     if (count_fds() != fds) {
-        list_fds();
-        fail("%d descriptors are left open", count_fds() - fds);
+        list_fds(stdout);
+        FAIL("%d descriptors are left open", count_fds() - fds);
     }
     printf("PASS %llu %s, %u observers: each state that could be seen was told once\n", (unsigned long long)count,
            argv[1], observers());
@@ -326,6 +285,5 @@ int main(int argc, char **argv)
         printf("FIGURE enables that failed and were repeated: %llu\n", (unsigned long long)logs.retries);
         printf("FIGURE longest time from its end until all was told: %llu ms\n", (unsigned long long)longest_ms);
     }
-    DO(xensim_down(host));
     return 0;
 }

@@ -13,51 +13,18 @@
 #ifndef TRIALS_STORM_H
 #define TRIALS_STORM_H
 
-#include <pthread.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#ifdef XLEVENT_STANDALONE
 #include <libxl_event.h>
-#else
-#include <libxl.h>
-#endif
 #include <xentoollog.h>
-#include <xensim.h>
 
+#include "../trial.h"
+#include "harness/assert.h"
 #include "harness/ours.h"
-
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
-/* Ends the trial with a FAIL line. */
-__attribute__((format(printf, 1, 2), noreturn)) void fail(const char *format, ...);
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            fail("%s:%d: %s", __FILE__, __LINE__, #condition);                                                         \
-    } while (0)
 
 /* Seconds, longer than anything takes on a busy machine. */
 extern unsigned patience_s;
 
 /* What is spoilt on purpose, to see that it is found: one event in many is lost, or taken in twice. */
 extern enum spoil { NOTHING_SPOILT, SPOILT_BY_LOSS, SPOILT_BY_REPETITION } spoil;
-
-void pause_us(unsigned us);
-uint64_t now_ms(void);
-
-/* ---- chance: the same for the same seed, as far as the machine lets threads do the same ---- */
-
-struct chance {
-    uint64_t state;
-};
-uint32_t below(struct chance *chance, uint32_t limit);
-static inline bool one_in(struct chance *chance, uint32_t n) { return below(chance, n) == 0; }
 
 /* ---- lives of domains (oracle.c) ---- */
 

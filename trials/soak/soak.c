@@ -9,55 +9,21 @@
  * environment turns malloc's cache of freed blocks off, which counts as used. The host is driven from this process; what
  * that takes, it gives back.
  */
-#include <dirent.h>
 #include <limits.h>
 #include <malloc.h>
 #include <poll.h>
-#include <pthread.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#ifdef XLEVENT_STANDALONE
 #include <libxl_event.h>
-#else
-#include <libxl.h>
-#endif
-#include <xensim.h>
-#include <xentoollog.h>
 
+#include "harness/assert.h"
+#include "harness/column.h"
+#include "harness/drive.h"
+#include "harness/host.h"
 #include "harness/ours.h"
-
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    printf("FAIL ");
-    vprintf(format, arguments);
-    printf("\n");
-    fflush(stdout);
-    _exit(1);
-}
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            fail("line %d: %s", __LINE__, #condition);                                                                 \
-    } while (0)
-
-#define DO(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) < 0)                                                                                                \
-            fail("%s: %s", #call, xensim_error());                                                                     \
-    } while (0)
-
-static xensim_host *host;
+#include "harness/store.h"
+#include "harness/xl.h"
 
 /* ---- what this process holds ---- */
 
@@ -66,18 +32,6 @@ struct held {
     size_t bytes, resident;
     int fds, threads;
 };
-
-static int entries(const char *path)
-{
-    DIR *dir = opendir(path);
-    int count = 0;
-
-    CHECK(dir);
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
-}
 
 static size_t bytes_held(void)
 {
@@ -94,11 +48,11 @@ static struct held held(size_t bytes, int threads)
     FILE *status;
     int i;
 
-    for (i = 0; i < 6000 && (bytes_held() > bytes || entries("/proc/self/task") > threads); i++)
+    for (i = 0; i < 6000 && (bytes_held() > bytes || count_threads() > threads); i++)
         usleep(5000);
     malloc_trim(0);
-    held.fds = entries("/proc/self/fd");
-    held.threads = entries("/proc/self/task");
+    held.fds = count_fds();
+    held.threads = count_threads();
     held.resident = 0;
     status = fopen("/proc/self/status", "r");
     CHECK(status);
@@ -144,31 +98,18 @@ static void occurs(void *user, libxl_event *event)
 static void disaster(void *user, libxl_event_type type, const char *message, int errnoval)
 {
     (void)user, (void)type;
-    fail("a disaster: %s (errno %d)", message, errnoval);
+    FAIL("a disaster: %s (errno %d)", message, errnoval);
 }
-
-static void log_line(xentoollog_logger *logger, xentoollog_level level, int errnoval, const char *context,
-                     const char *format, va_list arguments)
-{
-    (void)logger, (void)context;
-    if (level < XTL_WARN)
-        return;
-    vfprintf(stderr, format, arguments);
-    fprintf(stderr, " (errno %d)\n", errnoval);
-}
-
-static xentoollog_logger logger = { log_line, NULL, NULL };
 
 static const libxl_event_hooks queue_all = { .disaster = disaster };
 static const libxl_event_hooks call_back_all = { .event_occurs_mask = LIBXL_EVENTMASK_ALL,
                                                  .event_occurs = occurs,
                                                  .disaster = disaster };
 
-static libxl_ctx *open_context(const libxl_event_hooks *hooks, libxl_ctx **user)
+static libxl_ctx *open_with(const libxl_event_hooks *hooks, libxl_ctx **user)
 {
-    libxl_ctx *ctx;
+    libxl_ctx *ctx = open_context();
 
-    CHECK(libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &logger) == 0);
     libxl_event_register_callbacks(ctx, hooks, user);
     return ctx;
 }
@@ -182,17 +123,6 @@ static struct xlevent_stats stats_of(libxl_ctx *ctx)
 }
 
 /* ---- loops ---- */
-
-static void go_round(libxl_ctx *ctx, int timeout_ms)
-{
-    struct timeval now = { 0, 0 };
-    struct pollfd fds[8];
-    int count = 8, timeout = -1;
-
-    CHECK(libxl_osevent_beforepoll(ctx, &count, fds, &timeout, now) == 0);
-    poll(fds, (nfds_t)count, timeout_ms);
-    libxl_osevent_afterpoll(ctx, count, fds, now);
-}
 
 /* One descriptor is all that is ever asked for. */
 static struct {
@@ -225,19 +155,19 @@ static void fd_deregister(void *user, int fd, void *registration)
 static int timeout_register(void *user, void **out, struct timeval at, void *for_libxl)
 {
     (void)user, (void)out, (void)at, (void)for_libxl;
-    fail("a timeout");
+    FAIL("a timeout");
 }
 
 static int timeout_modify(void *user, void **registration, struct timeval at)
 {
     (void)user, (void)registration, (void)at;
-    fail("a timeout");
+    FAIL("a timeout");
 }
 
 static void timeout_deregister(void *user, void *registration)
 {
     (void)user, (void)registration;
-    fail("a timeout");
+    FAIL("a timeout");
 }
 
 static const libxl_osevent_hooks os_hooks = { fd_register,      fd_modify,      fd_deregister,
@@ -268,8 +198,6 @@ static void *wait_for_events(void *user)
 
 enum { FIRST = 100, DOMAINS = 400, DRIVES = 8, CYCLES_TO_WARM_UP = 4 };
 
-static uint32_t domids[DOMAINS];
-
 static struct {
     libxl_ctx *waits, *called_back, *hooked, *shared;
     struct xlevent_subscriber *subscriber;
@@ -284,28 +212,24 @@ static libxl_evgen_disk_eject *drives[DRIVES];
 static void enable_all(libxl_ctx *passing)
 {
     const uint64_t ends = ((uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN) | ((uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH);
-    char path[200], backend[200];
-    int i;
+    uint32_t i;
 
     for (i = 0; i < DOMAINS; i++) {
-        CHECK(libxl_evenable_domain_death(watchers.waits, domids[i], 1, &deaths[0][i]) == 0);
-        CHECK(libxl_evenable_domain_death(watchers.called_back, domids[i], 2, &deaths[1][i]) == 0);
-        CHECK(libxl_evenable_domain_death(watchers.called_back, domids[i], 3, &deaths[2][i]) == 0);
-        CHECK(libxl_evenable_domain_death(watchers.hooked, domids[i], 4, &deaths[3][i]) == 0);
-        CHECK(xlevent_subscriber_evenable_domain_death(watchers.shared, watchers.subscriber, domids[i], 5,
+        deaths[0][i] = enable(watchers.waits, FIRST + i, 1);
+        deaths[1][i] = enable(watchers.called_back, FIRST + i, 2);
+        deaths[2][i] = enable(watchers.called_back, FIRST + i, 3);
+        deaths[3][i] = enable(watchers.hooked, FIRST + i, 4);
+        CHECK(xlevent_subscriber_evenable_domain_death(watchers.shared, watchers.subscriber, FIRST + i, 5,
                                                        &deaths[4][i]) == 0);
-        CHECK(libxl_evenable_domain_state(watchers.shared, domids[i], ends, 6, &states[i]) == 0);
+        CHECK(libxl_evenable_domain_state(watchers.shared, FIRST + i, ends, 6, &states[i]) == 0);
         /* They go with their context. */
-        CHECK(libxl_evenable_domain_death(passing, domids[i], 7, &(libxl_evgen_domain_death *){ NULL }) == 0);
+        enable(passing, FIRST + i, 7);
     }
     for (i = 0; i < DRIVES; i++) {
-        /* As the toolstack has it; the guest's own node isn't believed. */
-        snprintf(path, sizeof path, "/libxl/%u/device/vbd/5632/backend", domids[i]);
-        snprintf(backend, sizeof backend, "/local/domain/0/backend/qdisk/%u/5632", domids[i]);
-        DO(xensim_store_write(host, path, backend));
-        CHECK(libxl_evenable_disk_eject(watchers.called_back, domids[i], "hdc", 8, &drives[i]) == 0);
-        snprintf(path, sizeof path, "/local/domain/%u/device/vbd/5632/eject", domids[i]);
-        DO(xensim_store_write(host, path, "eject"));
+        struct drive drive = drive_at(FIRST + i, HDC, "hdc");
+
+        drives[i] = enable_eject(watchers.called_back, FIRST + i, "hdc", 8);
+        eject(drive);
     }
 }
 
@@ -325,9 +249,6 @@ static void disable_all(void)
         libxl_evdisable_disk_eject(watchers.called_back, drives[i]);
 }
 
-/* Longer than anything takes on a busy machine. */
-enum { PATIENCE_S = 1200 };
-
 /* All that come of one thing, from all of them. */
 static void take_in_until(uint64_t count, libxl_ctx *passing)
 {
@@ -336,9 +257,9 @@ static void take_in_until(uint64_t count, libxl_ctx *passing)
 
     while (__atomic_load_n(&events, __ATOMIC_SEQ_CST) < count) {
         if (time(NULL) > begin + PATIENCE_S)
-            fail("%llu events, where there were to be %llu", (unsigned long long)events, (unsigned long long)count);
-        go_round(watchers.called_back, 0);
-        go_round(watchers.shared, 0);
+            FAIL("%llu events, where there were to be %llu", (unsigned long long)events, (unsigned long long)count);
+        poll_once(watchers.called_back, 0);
+        poll_once(watchers.shared, 0);
         while (libxl_event_check(watchers.shared, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0)
             take(event, watchers.shared);
         while (xlevent_subscriber_check(watchers.shared, watchers.subscriber, &event, LIBXL_EVENTMASK_ALL, NULL,
@@ -348,36 +269,35 @@ static void take_in_until(uint64_t count, libxl_ctx *passing)
             go_round_with_hooks(watchers.hooked);
         while (libxl_event_check(watchers.hooked, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0)
             take(event, watchers.hooked);
-        go_round(passing, 0);
+        poll_once(passing, 0);
         while (libxl_event_check(passing, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0)
             take(event, passing);
     }
     if (__atomic_load_n(&events, __ATOMIC_SEQ_CST) != count)
-        fail("%llu events, where there were to be %llu", (unsigned long long)events, (unsigned long long)count);
+        FAIL("%llu events, where there were to be %llu", (unsigned long long)events, (unsigned long long)count);
 }
 
 static void cycle(void)
 {
-    struct xensim_config config = { .name = "guest", .domid = FIRST, .nodes = XENSIM_NODES_NONE };
     libxl_ctx *passing = NULL;
     uint64_t before = events;
 
-    DO(xensim_create_many(host, &config, DOMAINS, domids));
-    passing = open_context(&queue_all, NULL);
+    host_create_many(FIRST, DOMAINS);
+    passing = open_with(&queue_all, NULL);
     enable_all(passing);
     take_in_until(before + DRIVES, passing);
-    DO(xensim_change_many(host, domids, DOMAINS, XENSIM_CHANGE_SHUTDOWN, XENSIM_REASON_CRASH));
+    host_shutdown_many(FIRST, DOMAINS, CRASH);
     take_in_until(before + DRIVES + 7 * DOMAINS, passing);
     /* What it is about to be told of goes with it. */
-    DO(xensim_destroy_many(host, domids, DOMAINS, 0));
-    DO(xensim_settle(host));
-    CHECK(libxl_ctx_free(passing) == 0);
-    passing = open_context(&queue_all, NULL);
+    host_destroy_many(FIRST, DOMAINS);
+    host_settle();
+    close_context(passing);
+    passing = open_with(&queue_all, NULL);
     take_in_until(before + DRIVES + 13 * DOMAINS, passing);
-    CHECK(libxl_ctx_free(passing) == 0);
+    close_context(passing);
     disable_all();
-    DO(xensim_store_remove(host, "/local/domain"));
-    DO(xensim_store_remove(host, "/libxl"));
+    remove_node("/local/domain");
+    remove_node("/libxl");
 }
 
 /*
@@ -386,31 +306,30 @@ static void cycle(void)
  */
 static void look_alone(libxl_ctx *ctx, unsigned generators)
 {
-    struct xensim_config config = { .name = "guest", .domid = FIRST, .nodes = XENSIM_NODES_NONE };
     uint64_t before = events;
     libxl_event *event;
     unsigned i, each;
+    bool alive = true;
 
     CHECK(generators <= GENERATORS);
-    DO(xensim_create_many(host, &config, DOMAINS, domids));
+    host_create_many(FIRST, DOMAINS);
     for (each = 0; each < generators; each++)
         for (i = 0; i < DOMAINS; i++)
-            CHECK(libxl_evenable_domain_death(ctx, domids[i], 1, &deaths[each][i]) == 0);
-    DO(xensim_change_many(host, domids, DOMAINS, XENSIM_CHANGE_SHUTDOWN, XENSIM_REASON_CRASH));
-    DO(xensim_settle(host));
+            deaths[each][i] = enable(ctx, FIRST + i, 1);
+    host_shutdown_many(FIRST, DOMAINS, CRASH);
+    host_settle();
     while (__atomic_load_n(&events, __ATOMIC_SEQ_CST) < before + 2 * generators * DOMAINS) {
         if (ctx == watchers.hooked)
             go_round_with_hooks(ctx);
         else
-            go_round(ctx, 10);
+            poll_once(ctx, 10);
         while (ctx != watchers.waits && libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0)
             take(event, ctx);
-        if (domids[0] && __atomic_load_n(&events, __ATOMIC_SEQ_CST) == before + generators * DOMAINS) {
-            DO(xensim_destroy_many(host, domids, DOMAINS, 0));
-            domids[0] = 0;
+        if (alive && __atomic_load_n(&events, __ATOMIC_SEQ_CST) == before + generators * DOMAINS) {
+            host_destroy_many(FIRST, DOMAINS);
+            alive = false;
         }
     }
-    domids[0] = FIRST;
     for (each = 0; each < generators; each++)
         for (i = 0; i < DOMAINS; i++)
             libxl_evdisable_domain_death(ctx, deaths[each][i]);
@@ -428,13 +347,13 @@ static void cycles(uint64_t wanted)
     uint64_t warm;
     int count, i;
 
-    watchers.waits = open_context(&queue_all, NULL);
-    watchers.called_back = open_context(&call_back_all, &watchers.called_back);
-    watchers.hooked = open_context(&queue_all, NULL);
+    watchers.waits = open_with(&queue_all, NULL);
+    watchers.called_back = open_with(&call_back_all, &watchers.called_back);
+    watchers.hooked = open_with(&queue_all, NULL);
     libxl_osevent_register_hooks(watchers.hooked, &os_hooks, NULL);
-    watchers.shared = open_context(&queue_all, NULL);
+    watchers.shared = open_with(&queue_all, NULL);
     CHECK(xlevent_subscriber_new(watchers.shared, &watchers.subscriber) == 0);
-    CHECK(pthread_create(&watchers.thread, NULL, wait_for_events, watchers.waits) == 0);
+    watchers.thread = start_thread(wait_for_events, watchers.waits);
     look_alone(watchers.waits, 1);
     look_alone(watchers.called_back, 2);
     look_alone(watchers.hooked, 1);
@@ -447,21 +366,21 @@ static void cycles(uint64_t wanted)
         usleep(5000);
         if (bytes_held() < first.bytes)
             first.bytes = bytes_held();
-        if (entries("/proc/self/task") < first.threads)
-            first.threads = entries("/proc/self/task");
+        if (count_threads() < first.threads)
+            first.threads = count_threads();
     }
     printf("    %zu bytes, %zu KiB, %d descriptors, %d threads\n", first.bytes, first.resident, first.fds, first.threads);
     for (warm = events; events < warm + wanted; count++) {
         cycle();
         last = held(first.bytes + BYTES_MORE, first.threads);
         if (last.bytes > first.bytes + BYTES_MORE)
-            fail("after %llu events %zu bytes of memory are taken, %zu more than before", (unsigned long long)(events - warm),
+            FAIL("after %llu events %zu bytes of memory are taken, %zu more than before", (unsigned long long)(events - warm),
                  last.bytes, last.bytes - first.bytes);
         if (last.resident > first.resident + RESIDENT_KIB_MORE)
-            fail("after %llu events %zu KiB are resident, %zu more than before", (unsigned long long)(events - warm),
+            FAIL("after %llu events %zu KiB are resident, %zu more than before", (unsigned long long)(events - warm),
                  last.resident, last.resident - first.resident);
         if (last.fds != first.fds || last.threads != first.threads)
-            fail("after %llu events %d descriptors and %d threads, not %d and %d", (unsigned long long)(events - warm),
+            FAIL("after %llu events %d descriptors and %d threads, not %d and %d", (unsigned long long)(events - warm),
                  last.fds, last.threads, first.fds, first.threads);
     }
     printf("    %zu bytes, %zu KiB, %d descriptors, %d threads\n", last.bytes, last.resident, last.fds, last.threads);
@@ -473,12 +392,12 @@ static void cycles(uint64_t wanted)
     printf("FIGURE resident at the beginning: %zu KiB\n", first.resident);
     printf("FIGURE resident at the end: %zu KiB\n", last.resident);
     CHECK(xlevent_wait_cancel(watchers.waits) == 0);
-    pthread_join(watchers.thread, NULL);
+    finish_thread(watchers.thread);
     CHECK(xlevent_subscriber_free(watchers.shared, watchers.subscriber) == 0);
-    CHECK(libxl_ctx_free(watchers.waits) == 0);
-    CHECK(libxl_ctx_free(watchers.called_back) == 0);
-    CHECK(libxl_ctx_free(watchers.hooked) == 0);
-    CHECK(libxl_ctx_free(watchers.shared) == 0);
+    close_context(watchers.waits);
+    close_context(watchers.called_back);
+    close_context(watchers.hooked);
+    close_context(watchers.shared);
 }
 
 /* ---- many generators, and nobody who reads ---- */
@@ -489,11 +408,11 @@ enum { FOR_EACH = 4, BATCH = 2000 };
 static void expect_queued(libxl_ctx *ctx, uint64_t count)
 {
     while (stats_of(ctx).events_queued < count)
-        go_round(ctx, 1000);
-    DO(xensim_settle(host));
-    go_round(ctx, 0);
+        poll_once(ctx, 1000);
+    host_settle();
+    poll_once(ctx, 0);
     if (stats_of(ctx).events_queued != count)
-        fail("%llu events are queued, not %llu", (unsigned long long)stats_of(ctx).events_queued, (unsigned long long)count);
+        FAIL("%llu events are queued, not %llu", (unsigned long long)stats_of(ctx).events_queued, (unsigned long long)count);
 }
 
 /* Fetches all: one for each generator. */
@@ -507,55 +426,52 @@ static void drain(libxl_ctx *ctx, uint32_t count, libxl_event_type type, unsigne
         CHECK(libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == 0);
         CHECK(event->type == type && event->for_user < count);
         if (told[event->for_user]++)
-            fail("generator %llu has told twice", (unsigned long long)event->for_user);
+            FAIL("generator %llu has told twice", (unsigned long long)event->for_user);
         libxl_event_free(ctx, event);
     }
-    CHECK(libxl_event_check(ctx, &event, LIBXL_EVENTMASK_ALL, NULL, NULL) == ERROR_NOT_READY);
+    expect_nothing_queued(ctx);
 }
 
 static void generators(uint32_t count)
 {
     uint32_t domains = count / FOR_EACH, i, end;
-    struct xensim_config config = { .name = "guest", .domid = FIRST, .nodes = XENSIM_NODES_NONE };
     libxl_evgen_domain_death **evgens = calloc(count, sizeof *evgens);
-    uint32_t *numbers = calloc(domains, sizeof *numbers);
     unsigned char *told = calloc(count, 1);
-    libxl_ctx *ctx = open_context(&queue_all, NULL);
+    libxl_ctx *ctx = open_with(&queue_all, NULL);
     struct held empty, enabled, full, drained;
     struct xlevent_stats stats;
     uint64_t said, scans = 0;
     int rounds;
 
-    CHECK(evgens && numbers && told);
+    CHECK(evgens && told);
     for (i = 0; i < domains; i += end) {
         end = domains - i < BATCH ? domains - i : BATCH;
-        config.domid = FIRST + i;
-        DO(xensim_create_many(host, &config, end, numbers + i));
+        host_create_many(FIRST + i, end);
     }
     /* What looks at so many domains take is kept for the next: it is not counted. */
     for (rounds = 0; rounds < 2; rounds++) {
         empty = held(SIZE_MAX, INT_MAX);
         for (i = 0; i < count; i++)
-            CHECK(libxl_evenable_domain_death(ctx, FIRST + i % domains, i, &evgens[i]) == 0);
+            evgens[i] = enable(ctx, FIRST + i % domains, i);
         while (stats_of(ctx).scans == scans)
-            go_round(ctx, 1000);
+            poll_once(ctx, 1000);
         scans = stats_of(ctx).scans;
         enabled = held(SIZE_MAX, INT_MAX);
         for (i = 0; i < count && rounds == 0; i++)
             libxl_evdisable_domain_death(ctx, evgens[i]);
     }
     CHECK(stats_of(ctx).death_generators == count && stats_of(ctx).events_queued == 0);
-    DO(xensim_change_many(host, numbers, domains, XENSIM_CHANGE_SHUTDOWN, XENSIM_REASON_CRASH));
+    host_shutdown_many(FIRST, domains, CRASH);
     expect_queued(ctx, count);
     full = held(SIZE_MAX, INT_MAX);
     said = stats_of(ctx).events_queued_bytes;
     drain(ctx, count, LIBXL_EVENT_TYPE_DOMAIN_SHUTDOWN, told);
     drained = held(enabled.bytes + ROOM_KEPT, INT_MAX);
     if (drained.bytes > enabled.bytes + ROOM_KEPT)
-        fail("when all is read, %zu bytes more are taken than before", drained.bytes - enabled.bytes);
+        FAIL("when all is read, %zu bytes more are taken than before", drained.bytes - enabled.bytes);
     if (said < (full.bytes - enabled.bytes) * 8 / 10 || said > (full.bytes - enabled.bytes) * 12 / 10)
-        fail("the counters speak of %llu bytes, malloc of %zu", (unsigned long long)said, full.bytes - enabled.bytes);
-    DO(xensim_destroy_many(host, numbers, domains, 0));
+        FAIL("the counters speak of %llu bytes, malloc of %zu", (unsigned long long)said, full.bytes - enabled.bytes);
+    host_destroy_many(FIRST, domains);
     expect_queued(ctx, count);
     drain(ctx, count, LIBXL_EVENT_TYPE_DOMAIN_DEATH, told);
     stats = stats_of(ctx);
@@ -565,7 +481,7 @@ static void generators(uint32_t count)
         libxl_evdisable_domain_death(ctx, evgens[i]);
     drained = held(empty.bytes + ROOM_KEPT, INT_MAX);
     if (drained.bytes > empty.bytes + ROOM_KEPT)
-        fail("without generators, %zu bytes more are taken than before", drained.bytes - empty.bytes);
+        FAIL("without generators, %zu bytes more are taken than before", drained.bytes - empty.bytes);
     printf("PASS %u generators for %u domains: two events each, and once\n", count, domains);
     printf("PASS a queue that nobody reads: the counters say what it takes, and it is given back when it is read\n");
     printf("FIGURE memory for each generator: %zu B\n", (enabled.bytes - empty.bytes) / count);
@@ -574,25 +490,22 @@ static void generators(uint32_t count)
     printf("FIGURE of that still taken when all have been read: %zu B\n",
            drained.bytes > empty.bytes ? drained.bytes - empty.bytes : 0);
     free(evgens);
-    free(numbers);
     free(told);
-    CHECK(libxl_ctx_free(ctx) == 0);
+    close_context(ctx);
 }
 
 int main(int argc, char **argv)
 {
+    find_column();
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc < 3)
-        fail("usage: soak cycles EVENTS [LEAK] | soak generators COUNT");
+        FAIL("usage: soak cycles EVENTS [LEAK] | soak generators COUNT");
     unsetenv("LD_PRELOAD");
-    host = xensim_up(0);
-    if (!host)
-        fail("no simulated host: %s", xensim_error());
+    host_bring_up();
     leak_bytes = argc > 3 ? strtoul(argv[3], NULL, 0) : 0;
     if (strcmp(argv[1], "cycles") == 0)
         cycles(strtoull(argv[2], NULL, 0));
     else
         generators((uint32_t)strtoul(argv[2], NULL, 0));
-    DO(xensim_down(host));
     return 0;
 }

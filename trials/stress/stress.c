@@ -27,11 +27,11 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <libxl_event.h>
 
+#include "../trial.h"
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
@@ -44,32 +44,6 @@ enum { THREADS = 16, SUBSCRIBERS = 2, LIVE_MAX = 64, ENTRIES_MAX = 1 << 22, DOMA
 
 /* For users that are no entry of the ledger. */
 #define FIRST_USER ((libxl_ev_user)1 << 40)
-
-/* ---- chance ---- */
-
-static __thread uint64_t chance_state;
-
-/* Below `end`. */
-static unsigned any(unsigned end)
-{
-    chance_state ^= chance_state << 13;
-    chance_state ^= chance_state >> 7;
-    chance_state ^= chance_state << 17;
-    return (unsigned)((chance_state >> 20) % end);
-}
-
-static bool one_in(unsigned n)
-{
-    return any(n) == 0;
-}
-
-static time_t seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec;
-}
 
 /* ---- the ledger ---- */
 
@@ -436,15 +410,15 @@ static void drain(struct slot *slot);
  */
 static bool comes_back(struct slot *slot, int rc)
 {
-    static __thread time_t since;
+    static __thread uint64_t since_ms;
 
     if (rc != ERROR_FAIL || daemon_changes == 0) {
-        since = 0;
+        since_ms = 0;
         return false;
     }
-    if (!since)
-        since = seconds();
-    if (seconds() - since > PATIENCE_S)
+    if (!since_ms)
+        since_ms = now_ms();
+    if (now_ms() - since_ms > PATIENCE_S * 1000)
         FAIL("xenstored is back, and nothing can be enabled");
     drain(slot);
     pause_a_little();
@@ -460,7 +434,7 @@ static struct entry *enable_in(struct slot *slot, enum what what, uint32_t domai
     struct xlevent_subscriber *subscriber = NULL;
     struct entry *entry;
     uint64_t id = 0;
-    int rc, i = (int)any(2 * SUBSCRIBERS);
+    int rc, i = (int)below(2 * SUBSCRIBERS);
 
     if (i < SUBSCRIBERS && what != ANY_GENERATOR) {
         pthread_mutex_lock(&slot->books);
@@ -587,7 +561,7 @@ static void take_for_subscriber(struct slot *slot, int i, bool wait)
         return;
     do {
         rc = wait ? xlevent_subscriber_wait(slot->ctx, subscriber, &event, LIBXL_EVENTMASK_ALL,
-                                            one_in(2) ? looks_for_a_while : NULL, slot, one_in(4) ? -1 : (int)any(4))
+                                            one_in(2) ? looks_for_a_while : NULL, slot, one_in(4) ? -1 : (int)below(4))
                   : xlevent_subscriber_check(slot->ctx, subscriber, &event, LIBXL_EVENTMASK_ALL, NULL, NULL);
         if (rc == 0)
             take(slot, id, event);
@@ -621,10 +595,10 @@ static void take_some(struct slot *slot)
     libxl_event *event;
     int rc;
 
-    switch (any(8)) {
+    switch (below(8)) {
     case 0:
     case 1:
-        turn(slot, (int)any(4));
+        turn(slot, (int)below(4));
         break;
     case 2:
         drain(slot);
@@ -637,7 +611,7 @@ static void take_some(struct slot *slot)
         break;
     case 4:
         rc = xlevent_event_wait(slot->ctx, &event, LIBXL_EVENTMASK_ALL, one_in(2) ? looks_for_a_while : NULL, slot,
-                                (int)any(6));
+                                (int)below(6));
         CHECK(rc == 0 || rc == ERROR_TIMEDOUT || rc == ERROR_ABORTED);
         waits_ended += rc == ERROR_ABORTED;
         if (rc == 0)
@@ -654,7 +628,7 @@ static void take_some(struct slot *slot)
             take(slot, 0, event);
         break;
     default:
-        take_for_subscriber(slot, (int)any(SUBSCRIBERS), !stop && one_in(2));
+        take_for_subscriber(slot, (int)below(SUBSCRIBERS), !stop && one_in(2));
     }
 }
 
@@ -676,13 +650,13 @@ static uint32_t new_domain(uint32_t domid)
 static void begin_case(void)
 {
     uint32_t domain;
-    unsigned generators = 1 + any(3);
+    unsigned generators = 1 + below(3);
     bool room;
 
     hold_daemon();
     domain = new_domain(host_create());
     while (generators-- > 0) {
-        struct slot *slot = &slots[any(WAYS)];
+        struct slot *slot = &slots[below(WAYS)];
 
         enter(slot);
         enable_in(slot, one_in(3) ? STATE_GENERATOR : DEATH_GENERATOR, domain, true);
@@ -708,7 +682,7 @@ static void end_case(void)
 
     pthread_mutex_lock(&pool_lock);
     if (pool_size > 0) {
-        unsigned i = any(pool_size);
+        unsigned i = below(pool_size);
 
         domain = &domains[pool[i]];
         pool[i] = pool[--pool_size];
@@ -725,7 +699,7 @@ static void end_case(void)
             sched_yield();
         host_resume(domid);
     }
-    switch (any(4)) {
+    switch (below(4)) {
     case 0:
         host_shutdown(domid, CRASH);
         if (one_in(2))
@@ -752,7 +726,7 @@ static void end_case(void)
 /* One more generator for a domain that is there, or has just gone. */
 static void join_case(void)
 {
-    struct slot *slot = &slots[any(WAYS)];
+    struct slot *slot = &slots[below(WAYS)];
     bool held = !one_in(8);
     uint32_t domain = 0;
     bool found;
@@ -760,7 +734,7 @@ static void join_case(void)
     pthread_mutex_lock(&pool_lock);
     found = pool_size > 0;
     if (found)
-        domain = pool[any(pool_size)];
+        domain = pool[below(pool_size)];
     pthread_mutex_unlock(&pool_lock);
     if (!found)
         return;
@@ -781,7 +755,7 @@ static void disable_one(struct slot *slot)
 
     pthread_mutex_lock(&slot->books);
     if (slot->listed > 0) {
-        entry = slot->list[any((unsigned)slot->listed)];
+        entry = slot->list[below((unsigned)slot->listed)];
         /* A subscriber's generators may go with it at any moment, and a stale handle is fine; but not one that is used twice
          * for what the ledger says. */
         if (atomic_exchange(&entry->disabled, true))
@@ -892,7 +866,7 @@ static void operate(struct slot *slot)
     } else {
         how = (libxl_asyncop_how){ .callback = NULL, .u = { .for_event = user_of(entry) } };
     }
-    choice = any(4);
+    choice = below(4);
     do {
         rc = begin_operation(slot, &plug, choice, &how);
     } while (comes_back(slot, rc));
@@ -914,7 +888,7 @@ static void operate(struct slot *slot)
     if (one_in(4)) {
         put_home(plug.domid); /* the last device may have taken it along */
         do {
-            rc = xlevent_suspend_node_create(slot->ctx, plug.domid, (int)any(2));
+            rc = xlevent_suspend_node_create(slot->ctx, plug.domid, (int)below(2));
         } while (comes_back(slot, rc));
         CHECK_EQUAL(rc, 0);
     }
@@ -942,7 +916,7 @@ static void add_subscriber(struct slot *slot, int i)
 /* While others use it. What they get then is said to be no subscriber. */
 static void change_subscriber(struct slot *slot)
 {
-    int i = (int)any(SUBSCRIBERS);
+    int i = (int)below(SUBSCRIBERS);
     struct xlevent_subscriber *subscriber;
     size_t n;
     uint64_t id;
@@ -1027,7 +1001,7 @@ static void silence(struct slot *slot)
 static void await_deaths(struct slot *slot)
 {
     size_t i;
-    time_t begin = seconds(), patience = spoil == LOSE ? SPOILT_PATIENCE_S : PATIENCE_S;
+    uint64_t end_ms = now_ms() + (spoil == LOSE ? SPOILT_PATIENCE_S : PATIENCE_S) * 1000;
     bool *ended = calloc(LIST_MAX, sizeof *ended);
 
     CHECK(ended != NULL);
@@ -1044,7 +1018,7 @@ static void await_deaths(struct slot *slot)
             drain(slot);
             if (entry->deaths)
                 break;
-            if (seconds() - begin > patience)
+            if (now_ms() > end_ms)
                 FAIL("slot %d: the death of domain %u, user %u, subscriber %u has not come", (int)(slot - slots),
                      domains[entry->domain].domid, (unsigned)(entry - ledger), (unsigned)entry->subscriber);
             pause_a_little();
@@ -1152,7 +1126,7 @@ static void look_around(struct slot *slot)
     struct pollfd fd;
     int nfds = 0, timeout = -1;
 
-    switch (any(7)) {
+    switch (below(7)) {
     case 0:
         CHECK_EQUAL(xlevent_stats(slot->ctx, &stats, sizeof stats), 0);
         CHECK_EQUAL(stats.filled, sizeof stats);
@@ -1201,10 +1175,10 @@ static void restart_daemon(void)
 
 static void *work(void *arg)
 {
-    chance_state = *(uint64_t *)arg;
+    chance = *(uint64_t *)arg;
     while (!stop) {
-        unsigned choice = any(1000);
-        struct slot *slot = &slots[any(WAYS)];
+        unsigned choice = below(1000);
+        struct slot *slot = &slots[below(WAYS)];
 
         calls_made++;
         if (choice < 150) {
@@ -1253,7 +1227,7 @@ TEST_WITH(sixteen_threads_and_every_event_accounted_for, COMMANDS_DOMAINS | NOT_
     unsigned long long seed = setting("STRESS_SEED", 1), length = setting("STRESS_SECONDS", 20);
     static uint64_t seeds[THREADS];
     pthread_t threads[THREADS];
-    time_t begin = seconds();
+    uint64_t end_ms = now_ms() + length * 1000;
     int i, fds;
     unsigned n, told = 0;
 
@@ -1267,7 +1241,7 @@ TEST_WITH(sixteen_threads_and_every_event_accounted_for, COMMANDS_DOMAINS | NOT_
     domains = calloc(DOMAINS_MAX, sizeof *domains);
     ledger = calloc(ENTRIES_MAX, sizeof *ledger);
     CHECK(domains && ledger);
-    chance_state = seed * 0x9e3779b97f4a7c15u + 1;
+    chance = seed;
     /* Whatever the libraries keep is there after the first. */
     close_context(open_context());
     fds = count_fds();
@@ -1279,10 +1253,10 @@ TEST_WITH(sixteen_threads_and_every_event_accounted_for, COMMANDS_DOMAINS | NOT_
         open_slot(&slots[i]);
     }
     for (i = 0; i < THREADS; i++) {
-        seeds[i] = (seed * THREADS + (unsigned)i + 1) * 0x9e3779b97f4a7c15u | 1;
-        CHECK_EQUAL(pthread_create(&threads[i], NULL, work, &seeds[i]), 0);
+        seeds[i] = (seed + 1) * THREADS + (unsigned)i;
+        threads[i] = start_thread(work, &seeds[i]);
     }
-    while (seconds() - begin < (time_t)length)
+    while (now_ms() < end_ms)
         sleep(1);
     stop = true;
     /* Those that wait are called off, until all have come. */
