@@ -3,7 +3,6 @@
  * Operations with devices that take too long, are called off, or meet what is wrong. What takes a backend's, QEMU's or a
  * script's whole time is tested in one test, all at the same time.
  */
-#include <dlfcn.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <xenstore.h>
@@ -11,6 +10,7 @@
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/next.h"
 #include "harness/ours.h"
 #include "harness/plug.h"
 #include "harness/store.h"
@@ -308,16 +308,12 @@ static char contested[200];
 
 bool xs_transaction_end(struct xs_handle *xs, xs_transaction_t transaction, bool abort)
 {
-    static bool (*real)(struct xs_handle *, xs_transaction_t, bool);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_transaction_end");
     if (!abort && conflicts > 0) {
         conflicts--;
         conflicted++;
         put_number(contested, 4);
     }
-    return real(xs, transaction, abort);
+    return NEXT(xs_transaction_end)(xs, transaction, abort);
 }
 
 TEST_WITH(a_conflict_with_others_is_no_failure, DEVICES)

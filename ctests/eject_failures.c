@@ -2,7 +2,6 @@
 /*
  * Ejections while several threads are at it, and while xenstored refuses, or goes away.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <xenstore.h>
@@ -10,6 +9,7 @@
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/next.h"
 #include "harness/xl.h"
 
 /* ---- threads ---- */
@@ -110,29 +110,17 @@ static bool is_refused(struct refusal *refusal, const char *path)
 
 void *xs_read(struct xs_handle *xs, xs_transaction_t transaction, const char *path, unsigned *length)
 {
-    static void *(*real)(struct xs_handle *, xs_transaction_t, const char *, unsigned *);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_read");
-    return is_refused(&reads, path) ? NULL : real(xs, transaction, path, length);
+    return is_refused(&reads, path) ? NULL : NEXT(xs_read)(xs, transaction, path, length);
 }
 
 bool xs_write(struct xs_handle *xs, xs_transaction_t transaction, const char *path, const void *data, unsigned length)
 {
-    static bool (*real)(struct xs_handle *, xs_transaction_t, const char *, const void *, unsigned);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_write");
-    return is_refused(&writes, path) ? false : real(xs, transaction, path, data, length);
+    return is_refused(&writes, path) ? false : NEXT(xs_write)(xs, transaction, path, data, length);
 }
 
 bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
 {
-    static bool (*real)(struct xs_handle *, const char *, const char *);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_watch");
-    return is_refused(&watches, path) ? false : real(xs, path, token);
+    return is_refused(&watches, path) ? false : NEXT(xs_watch)(xs, path, token);
 }
 
 /* The next firing is taken off the queue and comes to nothing, with this errno. */
@@ -140,12 +128,8 @@ static int lost_firing;
 
 char **xs_check_watch(struct xs_handle *xs)
 {
-    static char **(*real)(struct xs_handle *);
-    char **firing;
+    char **firing = NEXT(xs_check_watch)(xs);
 
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_check_watch");
-    firing = real(xs);
     if (firing && lost_firing) {
         free(firing);
         firing = NULL;

@@ -14,6 +14,7 @@
 
 #include "harness/check.h"
 #include "harness/host.h"
+#include "harness/next.h"
 #include "harness/xl.h"
 
 /* libxentoolcore's list of handles: what each library puts there, with room for the list's own. */
@@ -39,7 +40,7 @@ static int stay_with_the_list(struct active_handle *unused, uint32_t domid)
 /* libxenlight's xs_close comes by here. It takes that lock by itself, for a moment. */
 void xs_close(struct xs_handle *handle)
 {
-    void (*real)(struct xs_handle *), (*add)(struct active_handle *), (*take_out)(struct active_handle *);
+    void (*add)(struct active_handle *), (*take_out)(struct active_handle *);
     int (*restrict_all)(uint32_t domid);
 
     if (stays_in_xs_close) {
@@ -54,8 +55,7 @@ void xs_close(struct xs_handle *handle)
         restrict_all(0);
         take_out(&own);
     }
-    *(void **)&real = dlsym(RTLD_NEXT, "xs_close");
-    real(handle);
+    NEXT(xs_close)(handle);
     closed = handle;
 }
 
@@ -107,25 +107,19 @@ TEST(a_child_that_is_forked_while_another_thread_closes_its_connection_can_forge
 
 bool xs_watch(struct xs_handle *handle, const char *path, const char *token)
 {
-    bool (*real)(struct xs_handle *, const char *, const char *);
-
     if (stays_in_xs_watch && closed) {
         stays_in_xs_watch = false;
         is_watching = true;
         WAIT_UNTIL(may_go_on);
     }
-    *(void **)&real = dlsym(RTLD_NEXT, "xs_watch");
-    return real(handle, path, token);
+    return NEXT(xs_watch)(handle, path, token);
 }
 
 /* In the child. What has been closed is nobody's, also if something else is at its address by now. */
 void xs_daemon_destroy_postfork(struct xs_handle *handle)
 {
-    void (*real)(struct xs_handle *);
-
     CHECK(handle != closed);
-    *(void **)&real = dlsym(RTLD_NEXT, "xs_daemon_destroy_postfork");
-    real(handle);
+    NEXT(xs_daemon_destroy_postfork)(handle);
 }
 
 static void *enable_and_stay(void *ctx)

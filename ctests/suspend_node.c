@@ -3,13 +3,13 @@
  * The suspend event channel's node: xlevent_suspend_node_create. libxenlight makes it itself when it creates a domain, and
  * has no such function.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <xenstore.h>
 
 #include "harness/check.h"
 #include "harness/drive.h"
 #include "harness/host.h"
+#include "harness/next.h"
 #include "harness/ours.h"
 #include "harness/store.h"
 #include "harness/xl.h"
@@ -217,16 +217,12 @@ static const char *contested;
 
 bool xs_transaction_end(struct xs_handle *xs, xs_transaction_t transaction, bool abort)
 {
-    static bool (*real)(struct xs_handle *, xs_transaction_t, bool);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_transaction_end");
     if (!abort && conflicts > 0) {
         conflicts--;
         conflicted++;
         put_number(contested, (unsigned)conflicted);
     }
-    return real(xs, transaction, abort);
+    return NEXT(xs_transaction_end)(xs, transaction, abort);
 }
 
 static bool change_is_refused(xs_transaction_t transaction)
@@ -240,30 +236,18 @@ static bool change_is_refused(xs_transaction_t transaction)
 
 bool xs_write(struct xs_handle *xs, xs_transaction_t transaction, const char *path, const void *data, unsigned length)
 {
-    static bool (*real)(struct xs_handle *, xs_transaction_t, const char *, const void *, unsigned);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_write");
-    return change_is_refused(transaction) ? false : real(xs, transaction, path, data, length);
+    return change_is_refused(transaction) ? false : NEXT(xs_write)(xs, transaction, path, data, length);
 }
 
 bool xs_set_permissions(struct xs_handle *xs, xs_transaction_t transaction, const char *path,
                         struct xs_permissions *permissions, unsigned count)
 {
-    static bool (*real)(struct xs_handle *, xs_transaction_t, const char *, struct xs_permissions *, unsigned);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_set_permissions");
-    return change_is_refused(transaction) ? false : real(xs, transaction, path, permissions, count);
+    return change_is_refused(transaction) ? false : NEXT(xs_set_permissions)(xs, transaction, path, permissions, count);
 }
 
 bool xs_rm(struct xs_handle *xs, xs_transaction_t transaction, const char *path)
 {
-    static bool (*real)(struct xs_handle *, xs_transaction_t, const char *);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "xs_rm");
-    return change_is_refused(transaction) ? false : real(xs, transaction, path);
+    return change_is_refused(transaction) ? false : NEXT(xs_rm)(xs, transaction, path);
 }
 
 TEST_WITH(a_conflict_with_others_is_no_failure, EXTENSION_OF_DOMAINS)

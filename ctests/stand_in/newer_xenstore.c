@@ -7,7 +7,6 @@
  */
 #include "newer_xenstore.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -20,6 +19,8 @@
 
 #include <xenctrl.h>
 #include <xenstore.h>
+
+#include "../harness/next.h"
 
 #define ALL "@releaseDomain"
 #define ONE ALL "/"
@@ -72,17 +73,6 @@ __attribute__((noreturn)) static void die(const char *what)
     fprintf(stderr, "newer_xenstore: %s: %s\n", what, strerror(errno));
     abort();
 }
-
-static void *next(const char *name)
-{
-    void *function = dlsym(RTLD_NEXT, name);
-
-    if (!function)
-        die(name);
-    return function;
-}
-
-#define REAL(name) ((__typeof__(&name))next(#name))
 
 static void *allocate(size_t size)
 {
@@ -247,7 +237,7 @@ static void introduced(struct connection *connection)
 static void *take_firings(void *argument)
 {
     struct connection *connection = argument;
-    struct pollfd fds[2] = { { .fd = REAL(xs_fileno)(connection->handle), .events = POLLIN },
+    struct pollfd fds[2] = { { .fd = NEXT(xs_fileno)(connection->handle), .events = POLLIN },
                              { .fd = connection->stop[0], .events = POLLIN } };
     char **vector;
 
@@ -261,7 +251,7 @@ static void *take_firings(void *argument)
         }
         if (fds[1].revents)
             return NULL;
-        while ((vector = REAL(xs_check_watch)(connection->handle))) {
+        while ((vector = NEXT(xs_check_watch)(connection->handle))) {
             pthread_mutex_lock(&lock);
             if (strcmp(vector[XS_WATCH_TOKEN], OWN_TOKEN) != 0) {
                 push(connection, vector);
@@ -290,7 +280,7 @@ static bool start_thread(struct connection *connection)
 {
     if (!connection->newer || connection->threaded)
         return true;
-    if (REAL(xs_fileno)(connection->handle) < 0 || pipe2(connection->tell, O_CLOEXEC) != 0)
+    if (NEXT(xs_fileno)(connection->handle) < 0 || pipe2(connection->tell, O_CLOEXEC) != 0)
         return false;
     if (pipe2(connection->stop, O_CLOEXEC) != 0) {
         close_pipe(connection->tell);
@@ -310,7 +300,7 @@ static bool start_thread(struct connection *connection)
 
 struct xs_handle *xs_open(unsigned long flags)
 {
-    struct xs_handle *handle = REAL(xs_open)(flags);
+    struct xs_handle *handle = NEXT(xs_open)(flags);
     struct connection *connection;
     size_t i;
 
@@ -377,20 +367,20 @@ void xs_close(struct xs_handle *handle)
 {
     if (handle)
         forget(handle, false);
-    REAL(xs_close)(handle);
+    NEXT(xs_close)(handle);
 }
 
 void xs_daemon_close(struct xs_handle *handle)
 {
     if (handle)
         forget(handle, false);
-    REAL(xs_daemon_close)(handle);
+    NEXT(xs_daemon_close)(handle);
 }
 
 void xs_daemon_destroy_postfork(struct xs_handle *handle)
 {
     forget(handle, true);
-    REAL(xs_daemon_destroy_postfork)(handle);
+    NEXT(xs_daemon_destroy_postfork)(handle);
 }
 
 /* Newer than the installed header. */
@@ -438,7 +428,7 @@ static bool watch_domain(struct connection *connection, const char *path, const 
 
         /* Waits for the daemon; the handle stays its owner's. */
         pthread_mutex_unlock(&lock);
-        set = REAL(xs_watch)(handle, "@introduceDomain", OWN_TOKEN) && REAL(xs_watch)(handle, ALL, OWN_TOKEN);
+        set = NEXT(xs_watch)(handle, "@introduceDomain", OWN_TOKEN) && NEXT(xs_watch)(handle, ALL, OWN_TOKEN);
         pthread_mutex_lock(&lock);
         if (!set)
             return false;
@@ -489,7 +479,7 @@ bool xs_watch(struct xs_handle *handle, const char *path, const char *token)
         }
     }
     pthread_mutex_unlock(&lock);
-    set = REAL(xs_watch)(handle, path, token);
+    set = NEXT(xs_watch)(handle, path, token);
     if (set && connection && strcmp(path, ALL) == 0) {
         pthread_mutex_lock(&lock);
         connection->release_watches++;
@@ -524,7 +514,7 @@ bool xs_unwatch(struct xs_handle *handle, const char *path, const char *token)
         return true;
     }
     pthread_mutex_unlock(&lock);
-    unset = REAL(xs_unwatch)(handle, path, token);
+    unset = NEXT(xs_unwatch)(handle, path, token);
     if (unset && connection && strcmp(path, ALL) == 0) {
         pthread_mutex_lock(&lock);
         connection->release_watches--;
@@ -545,7 +535,7 @@ int xs_fileno(struct xs_handle *handle)
     if (newer && start_thread(connection))
         fd = connection->tell[0];
     pthread_mutex_unlock(&lock);
-    return newer ? fd : REAL(xs_fileno)(handle);
+    return newer ? fd : NEXT(xs_fileno)(handle);
 }
 
 char **xs_check_watch(struct xs_handle *handle)
@@ -557,7 +547,7 @@ char **xs_check_watch(struct xs_handle *handle)
     connection = find(handle);
     if (!connection || !connection->threaded) {
         pthread_mutex_unlock(&lock);
-        return REAL(xs_check_watch)(handle);
+        return NEXT(xs_check_watch)(handle);
     }
     vector = pop(connection);
     pthread_mutex_unlock(&lock);

@@ -8,7 +8,6 @@
  */
 #include "inject.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -27,6 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <xenstore.h>
+
+#include "harness/next.h"
 
 const char *const inject_names[FUNCTION_COUNT] = {
 #define AS_NAME(name) #name,
@@ -351,17 +352,10 @@ void free(void *block)
 
 /* ---- all others ---- */
 
-/* The function behind this one. */
-#define REAL(name)                                                                                                     \
-    static __typeof__(&name) real;                                                                                     \
-    if (!real)                                                                                                         \
-    *(void **)&real = dlsym(RTLD_NEXT, #name)
-
 #define WRAP(type, name, parameters, arguments, failure)                                                               \
     type name parameters                                                                                               \
     {                                                                                                                  \
-        REAL(name);                                                                                                    \
-        return strikes(FN_##name, CALLER, 0) ? (failure) : real arguments;                                             \
+        return strikes(FN_##name, CALLER, 0) ? (failure) : NEXT(name) arguments;                                       \
     }
 
 WRAP(int, epoll_create1, (int flags), (flags), -1)
@@ -391,37 +385,32 @@ WRAP(pid_t, waitpid, (pid_t pid, int *status, int options), (pid, status, option
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
 {
     int before = errno;
-    REAL(pthread_create);
 
     if (strikes(FN_pthread_create, CALLER, 0)) {
         errno = before;
         return fault.errnum;
     }
-    return real(thread, attributes, run, argument);
+    return NEXT(pthread_create)(thread, attributes, run, argument);
 }
 
 ssize_t read(int fd, void *data, size_t length)
 {
-    REAL(read);
-
     if (strikes(FN_read, CALLER, 0)) {
         if (fault.errnum)
             return -1;
         length = length > 1 ? 1 : length;
     }
-    return real(fd, data, length);
+    return NEXT(read)(fd, data, length);
 }
 
 ssize_t write(int fd, const void *data, size_t length)
 {
-    REAL(write);
-
     if (strikes(FN_write, CALLER, 0)) {
         if (fault.errnum)
             return -1;
         length = length > 1 ? 1 : length;
     }
-    return real(fd, data, length);
+    return NEXT(write)(fd, data, length);
 }
 
 #define WRAP_OPEN(name)                                                                                                \
@@ -429,12 +418,11 @@ ssize_t write(int fd, const void *data, size_t length)
     {                                                                                                                  \
         va_list arguments;                                                                                             \
         int mode;                                                                                                      \
-        REAL(name);                                                                                                    \
                                                                                                                        \
         va_start(arguments, flags);                                                                                    \
         mode = va_arg(arguments, int);                                                                                 \
         va_end(arguments);                                                                                             \
-        return strikes(FN_##name, CALLER, 0) ? -1 : real(path, flags, mode);                                           \
+        return strikes(FN_##name, CALLER, 0) ? -1 : NEXT(name)(path, flags, mode);                                     \
     }
 WRAP_OPEN(open)
 WRAP_OPEN(open64)
@@ -443,24 +431,22 @@ int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
     void *argument;
-    REAL(ioctl);
 
     va_start(arguments, request);
     argument = va_arg(arguments, void *);
     va_end(arguments);
-    return strikes(FN_ioctl, CALLER, 0) ? -1 : real(fd, request, argument);
+    return strikes(FN_ioctl, CALLER, 0) ? -1 : NEXT(ioctl)(fd, request, argument);
 }
 
 int fcntl(int fd, int command, ...)
 {
     va_list arguments;
     void *argument;
-    REAL(fcntl);
 
     va_start(arguments, command);
     argument = va_arg(arguments, void *);
     va_end(arguments);
-    return strikes(FN_fcntl, CALLER, 0) ? -1 : real(fd, command, argument);
+    return strikes(FN_fcntl, CALLER, 0) ? -1 : NEXT(fcntl)(fd, command, argument);
 }
 
 /* Only pidfd_open counts, which libc of the time has no function for. */
@@ -469,7 +455,6 @@ long syscall(long number, ...)
     va_list arguments;
     long a[6];
     int i;
-    REAL(syscall);
 
     va_start(arguments, number);
     for (i = 0; i < 6; i++)
@@ -477,15 +462,14 @@ long syscall(long number, ...)
     va_end(arguments);
     if (number == SYS_pidfd_open && strikes(FN_pidfd_open, CALLER, 0))
         return -1;
-    return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    return NEXT(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 void *dlopen(const char *path, int flags)
 {
     void *library;
-    REAL(dlopen);
 
-    library = real(path, flags);
+    library = NEXT(dlopen)(path, flags);
     if (library && path)
         find_libraries();
     return library;
@@ -511,9 +495,8 @@ WRAP(xs_transaction_t, xs_transaction_start, (struct xs_handle *xs), (xs), XBT_N
 bool xs_transaction_end(struct xs_handle *xs, xs_transaction_t id, bool off)
 {
     bool fails = strikes(FN_xs_transaction_end, CALLER, 0), done;
-    REAL(xs_transaction_end);
 
-    done = real(xs, id, off || fails);
+    done = NEXT(xs_transaction_end)(xs, id, off || fails);
     if (fails)
         errno = fault.errnum;
     return done && !fails;

@@ -2,18 +2,15 @@
 /*
  * Stands in front of the library as a tracer does, in the functions that libxenlight calls itself: hands on to what comes next.
  */
-#include <dlfcn.h>
-
 #include <stddef.h>
+
+#include "harness/next.h"
 
 #define HAND_ON(name)                                                                                                  \
     size_t name(size_t a, size_t b, size_t c);                                                                         \
     size_t name(size_t a, size_t b, size_t c)                                                                          \
     {                                                                                                                  \
-        size_t (*next)(size_t, size_t, size_t);                                                                        \
-                                                                                                                       \
-        *(void **)&next = dlsym(RTLD_NEXT, #name);                                                                     \
-        return next(a, b, c);                                                                                          \
+        return NEXT(name)(a, b, c);                                                                                    \
     }
 
 HAND_ON(libxl_event_free)

@@ -10,7 +10,6 @@
  *
  * What counts is counted in the library's own time: a machine that is slow makes for fewer tries, never for more.
  */
-#include <dlfcn.h>
 #include <stdint.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -25,14 +24,13 @@
 #include "harness/assert.h"
 #include "harness/column.h"
 #include "harness/host.h"
+#include "harness/next.h"
 #include "harness/ours.h"
 #include "harness/xl.h"
 
 /* ---- the library's time ---- */
 
 static int64_t rate = 1, from_real, from_ours;
-
-#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 static int64_t real_ns(void)
 {

@@ -11,11 +11,12 @@
  *   a second one at its own first pthread_create if its parent had none. Tests, each in a child of its program, count
  *   threads; so the program calls pthread_create before it forks.
  */
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "harness/next.h"
 
 /* As the compilers number them. */
 enum { RELEASE = 3, ACQUIRE_AND_RELEASE = 4 };
@@ -44,12 +45,7 @@ void *__tsan_memset(void *to, int byte, size_t size)
 
 uint64_t __tsan_atomic64_fetch_sub(volatile uint64_t *at, uint64_t value, int order)
 {
-    static uint64_t (*watched)(volatile uint64_t *, uint64_t, int);
-
-    /* Whoever comes first finds the same. */
-    if (!watched)
-        *(void **)&watched = dlsym(RTLD_NEXT, "__tsan_atomic64_fetch_sub");
-    return watched(at, value, order == RELEASE ? ACQUIRE_AND_RELEASE : order);
+    return NEXT(__tsan_atomic64_fetch_sub)(at, value, order == RELEASE ? ACQUIRE_AND_RELEASE : order);
 }
 
 static void *nothing(void *unused)
