@@ -61,13 +61,13 @@ deps-test:
 
 ##@ Tests
 
-test: deps-test ## Run the tests; ends with the totals (XEN=4.20: on that release of Xen; BRIEF=1: what fails, and the totals)
+test: deps-test ## Run the tests, as CI does; ends with the totals (12 minutes; XEN=4.20: on that release of Xen; BRIEF=1: what fails, and the totals)
 	@scripts/test
 
-check: deps-test ## Run those that take little time: format, clippy, Rust, header, the C tests in their three columns
+check: deps-test ## Run the short ones: format, clippy, Rust, header, C in its three columns (3 minutes after a build)
 	@scripts/test check
 
-test-all: deps-test ## Run those that take long too: all under valgrind, all scenarios on each release of Xen
+test-all: deps-test ## Run all, before a release: long trials, each release of Xen, packages, fresh Debians (a night)
 	@scripts/test all
 
 check-fmt: deps-test ## Check the formatting
@@ -94,7 +94,7 @@ trials: deps-test ## Run what might break it, over and over (one: make trials TR
 test-vm: deps-test ## Run scenarios on real Xen in QEMU (one: make test-vm SCENARIO=ends XEN=4.20)
 	@SCENARIOS="$(or $(SCENARIO),$(SCENARIOS))" scripts/test vm
 
-test-fresh: ## Run `make demo` and `make test` on a fresh Debian: DISTRIBUTION=bookworm or trixie (COMMAND="make demo": that alone)
+test-fresh: ## Run `make demo` and `make test` on a fresh Debian (20 minutes): DISTRIBUTION=bookworm or trixie (COMMAND="make demo": that alone)
 	@scripts/test-fresh $(DISTRIBUTION) $(if $(COMMAND),"$(COMMAND)")
 
 check-rust-version: ## Run `make check` with the oldest Rust that is promised, in a clean Debian 13
@@ -102,7 +102,7 @@ check-rust-version: ## Run `make check` with the oldest Rust that is promised, i
 
 ##@ Real Xen
 
-demo: deps-vm ## Show it: xl and a watcher on real Xen in QEMU
+demo: deps-vm ## Show it: xl and a watcher on real Xen in QEMU (3 minutes the first time, then 1)
 	@xenvm/vm run demo
 
 vm-shell: deps-vm ## Get a prompt in dom0 on real Xen in QEMU, with the library in place
