@@ -132,10 +132,12 @@ TEST_WITH(a_look_for_many_contexts_counts_in_each_and_its_hypercall_in_one,
         watch_domains(contexts[i], FIRST + i, 1);
     }
     for (i = 0; i < CONTEXTS; i++)
+        come_to_rest(contexts[i]);
+    for (i = 0; i < CONTEXTS; i++)
         before[i] = stats_of(contexts[i]);
     asked = host_lists_asked();
     host_destroy(FIRST + 3);
-    host_settle();
+    receive_all();
     for (i = 0; i < CONTEXTS; i++) {
         before_poll(contexts[i], &polled, -1);
         CHECK_AT_LEAST(poll_now(&polled), 1);

@@ -19,17 +19,12 @@ event_lib=${EVENTLIB:-}
 
 # What is built here runs in dom0 unless dom0's C library is older than ours; then it is built with dom0's.
 build_library() {
-    local how=(env) stage_lock
-    [ -z "${XLEVENT_LIB:-}" ] || return 0
+    local how=(env)
     if host_is_newer; then
         how=(with_sysroot)
         say "building for the C library of Xen $release's dom0"
     fi
-    mkdir -p "$stage"
-    exec {stage_lock}>"$stage.lock"
-    flock "$stage_lock"
     "${how[@]}" make -s --no-print-directory -C "$top" stage STAGE="$stage" >&2 || die "could not build the library"
-    exec {stage_lock}>&-
 }
 
 host_is_newer() {
@@ -58,11 +53,15 @@ stage_command() {
     say "command: $command"
 }
 
-# stage_programs SHARE: fill lib/ and bin/.
+# stage_programs SHARE: fill lib/ and bin/. What is ours is built and installed where others would do so at the same time: one
+# after the other.
 stage_programs() {
-    local share=$1 directory built options
+    local share=$1 stage_lock
+    mkdir -p "$stage"
+    exec {stage_lock}>"$stage.lock"
+    flock "$stage_lock"
     if [ -n "$library" ]; then
-        build_library
+        [ -n "${XLEVENT_LIB:-}" ] || build_library
         [ -f "$library" ] || die "no library at $library"
         install -m 755 "$library" "$share/lib/libxlevent.so.1"
         say "library: $library"
@@ -70,10 +69,29 @@ stage_programs() {
     else
         say "no library: xl runs as it is"
     fi
+    stage_c_programs "$share"
+    exec {stage_lock}>&-
+    complete_libraries "$share"
+}
+
+# stage_c_programs SHARE: those that are linked with this tree's own are kept, and built again where a source is newer, or what
+# make does not look at has changed: the library's headers, which sources there are.
+stage_c_programs() {
+    local share=$1 directory options built key kept=$stage.$event_lib
     [ -n "${XLEVENT_LIB:-}" ] || export PKG_CONFIG_PATH=$stage/lib/pkgconfig:${PKG_CONFIG_PATH:-}
     sysroot_pkg_config --exists "$event_lib" || die "pkg-config does not know $event_lib: set PKG_CONFIG_PATH"
-    # Not straight into the share: make could not cope with a space in its path.
+    # A name without a space: make could not cope with one in its path.
     built=$(mktemp -d)
+    if [ -z "${XLEVENT_LIB:-}" ]; then
+        key=$({ cat "$top"/include/*.h "$top"/{examples,ctests,ctests/vm}/Makefile && ls "$top"/{examples,ctests,ctests/vm}/*.c; } | sha256sum)
+        if [ "$key" != "$(cat "$kept/.key" 2>/dev/null)" ]; then
+            rm -rf "$kept"
+            mkdir -p "$kept"
+            echo "$key" >"$kept/.key"
+        fi
+        rmdir "$built"
+        ln -s "$kept" "$built"
+    fi
     for directory in examples ctests/vm ctests; do
         options=(EVENTLIB="$event_lib" OUT="$built")
         # These use libxenlight's functions on events where they are linked with it.
@@ -85,7 +103,6 @@ stage_programs() {
     done
     cp "$built"/* "$share/bin/"
     rm -r "$built"
-    complete_libraries "$share"
 }
 
 # Everything in lib/ and bin/ must find its libraries in dom0: add those that the
