@@ -13,27 +13,33 @@ use xensim::store::Request;
 use xensim::toolstack::{Nodes, format_uuid};
 use xensim::{Config, Domid, Host, Reason};
 
-/// Starts it, and returns when it watches: domains come and go until it tells of one.
+/// Starts it, and returns when it watches: domains come until it tells of one, and it has told of the end of each. They live
+/// until then: a line of one that is gone before its name was read would come later.
 fn watching_all(host: &Host, options: &[&str]) -> Running {
     let watch = Running::start(&mut on(host, &[&["watch", "--json"], options].concat()));
+    let mut canaries = Vec::new();
     wait_for("a watch", || {
-        let canary = host.create(&Config::named("canary")).unwrap();
-        let told = watch.has_line();
-        host.destroy(canary).unwrap();
-        told || watch.has_line()
+        canaries.push(host.create(&Config::named("canary")).unwrap());
+        watch.has_line()
     });
-    let last = host.create(&Config::named("last")).unwrap();
-    let comes = |what: &str| {
-        loop {
-            let line = object(&watch.line());
-            if line["domid"] == last && line["type"] == what {
-                break;
-            }
+    // When the last has come, all of them are known; before that, one might come and go unseen.
+    let last = host.create(&Config::named("canary")).unwrap();
+    canaries.push(last);
+    loop {
+        let line = object(&watch.line());
+        if line["domid"] == last && line["type"] == "created" {
+            break;
         }
-    };
-    comes("created");
-    host.destroy(last).unwrap();
-    comes("death");
+    }
+    for canary in &canaries {
+        host.destroy(*canary).unwrap();
+    }
+    while !canaries.is_empty() {
+        let line = object(&watch.line());
+        if line["type"] == "death" {
+            canaries.retain(|canary| line["domid"] != *canary);
+        }
+    }
     watch
 }
 
