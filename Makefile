@@ -61,7 +61,7 @@ deps-test:
 
 ##@ Tests
 
-test: deps-test ## Run the tests, as CI does; ends with the totals (12 minutes; XEN=4.20: on that release of Xen; BRIEF=1: what fails, and the totals)
+test: deps-test ## Run the tests, as CI does; ends with the totals (13 minutes; XEN=4.20: on that release of Xen; BRIEF=1: what fails, and the totals)
 	@scripts/test
 
 check: deps-test ## Run the short ones: format, clippy, Rust, header, C in its three columns (3 minutes after a build)
